@@ -1,0 +1,465 @@
+#!/usr/bin/env python3
+"""Builds the AWS Common Runtime libraries, statically, from the awscrt source distribution.
+
+CMakeLists.txt calls this for KUMO_CRT_DEPS=bundled; by hand it makes an install prefix:
+
+    python tools/native_deps.py --version 0.31.0 --prefix DIR
+
+Only the standard library is used. The source distribution comes from pip's configured index
+or from a file (--sdist or KUMO_CRT_AWSCRT_SDIST), and its sha256 must match cmake/pins.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+# Part of the cache key: raise it when the way of building changes.
+RECIPE = 1
+PROGRESS_SECONDS = 5.0
+PINS_FILE = Path(__file__).resolve().parent.parent / "cmake" / "pins.json"
+MANIFEST = Path("share/kumo-crt/native-deps.json")
+LICENSES = Path("share/kumo-crt/licenses")
+OPTIMISATION = "-O3 -DNDEBUG"
+# For the bundled libraries, UBSan is left out: their findings are not ours to gate.
+SANITIZER_FLAGS = {
+    "": "",
+    "address": "-fsanitize=address -fno-omit-frame-pointer -g1",
+    "thread": "-fsanitize=thread -fno-omit-frame-pointer -g1",
+}
+LICENSE_NAME = re.compile(r"(LICENSE|LICENCE|COPYING|NOTICE|THIRD-PARTY)[^/]*", re.IGNORECASE)
+BUILD_STEP = re.compile(r"\[\s*(?:(\d+)/(\d+)|(\d+)%)\]")
+
+
+class DepsError(Exception):
+    """The libraries cannot be provided; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pin:
+    """One awscrt source distribution and the libraries inside it."""
+
+    version: str
+    sha256: str
+    libraries: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Toolchain:
+    """The programs and flags of a build."""
+
+    cc: str
+    cxx: str
+    cmake: str
+    generator: str
+    make_program: str
+    cflags: str
+    sanitize: str
+
+    def identity(self) -> dict[str, str]:
+        """What makes two builds of the same sources different."""
+        return {
+            "cc": compiler_identity(self.cc),
+            "cxx": compiler_identity(self.cxx),
+            "cflags": self.cflags,
+            "sanitize": self.sanitize,
+        }
+
+
+def say(message: str) -> None:
+    """Prints a progress line at once, so that `pip install -v` shows life."""
+    print(f"[native-deps] {message}", flush=True)
+
+
+def load_pin(version: str | None, pins_file: Path = PINS_FILE) -> Pin:
+    """Reads the pin of an awscrt version, or of the default one."""
+    pins = json.loads(pins_file.read_text(encoding="utf-8"))
+    version = version or pins["default"]
+    entry = pins["awscrt"].get(version)
+    if entry is None:
+        known = ", ".join(sorted(pins["awscrt"]))
+        raise DepsError(
+            f"awscrt {version} is not pinned in {pins_file} (pinned: {known}). Choose one of "
+            "these with KUMO_CRT_AWSCRT_VERSION or --version, or add its sha256 to the file."
+        )
+    return Pin(version, entry["sha256"], entry["libraries"])
+
+
+def verify_sha256(path: Path, pin: Pin) -> None:
+    """Raises unless the file is the pinned source distribution."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DepsError(
+            f"cannot read the awscrt source distribution {path}: {error.strerror}. "
+            "Correct KUMO_CRT_AWSCRT_SDIST (or --sdist), or unset it to download with pip."
+        ) from error
+    if digest.hexdigest() != pin.sha256:
+        raise DepsError(
+            f"{path} is not awscrt {pin.version} as pinned: its sha256 is {digest.hexdigest()}, "
+            f"expected {pin.sha256}. The file is damaged, of another version, or was tampered "
+            "with: get it again, or choose its version with KUMO_CRT_AWSCRT_VERSION."
+        )
+
+
+def download_sdist(pin: Pin, work: Path, log: Path) -> Path:
+    """Gets the source distribution with pip, from wherever pip is configured to look."""
+    say(f"downloading awscrt {pin.version} with pip")
+    requirements = work / "requirements.txt"
+    requirements.write_text(f"awscrt=={pin.version} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
+    target = work / "download"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", "awscrt"]
+    command += ["--require-hashes", "--dest", str(target), "--requirement", str(requirements)]
+    try:
+        run(command, log, "pip download", os.environ)
+    except DepsError as error:
+        raise DepsError(
+            f"pip could not provide the awscrt {pin.version} source distribution.\n{error}\n"
+            "Check pip's index settings (pip config list, PIP_INDEX_URL). Without a network: set "
+            f"KUMO_CRT_AWSCRT_SDIST=/path/to/awscrt-{pin.version}.tar.gz, or install aws-c-s3 and "
+            "its companions and set KUMO_CRT_DEPS=system."
+        ) from error
+    found = sorted(target.glob("*.tar.gz"))
+    if len(found) != 1:
+        raise DepsError(f"pip download left {len(found)} archives in {target}, expected one")
+    return found[0]
+
+
+def extract(archive: Path, target: Path) -> Path:
+    """Unpacks the crt/ tree of a source distribution and returns its path.
+
+    Links, devices and names that leave the directory are refused, wherever they are in the
+    archive. (tarfile's own filters are missing from early Python 3.11 releases.)
+    """
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+                    raise DepsError(f"{archive}: refused, member {member.name!r} leaves the tree")
+                if not (member.isfile() or member.isdir()):
+                    raise DepsError(f"{archive}: refused, member {member.name!r} is no plain file")
+                if len(path.parts) < 3 or path.parts[1] != "crt" or member.isdir():
+                    continue
+                destination = target.joinpath(*path.parts[1:])
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                source = tar.extractfile(member)
+                assert source is not None  # isfile() was checked above
+                with source, destination.open("wb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+                destination.chmod(0o755 if member.mode & 0o100 else 0o644)
+    except (tarfile.TarError, EOFError) as error:
+        raise DepsError(f"{archive} is not a readable tar.gz archive: {error}") from error
+    if not (target / "crt" / "CMakeLists.txt").is_file():
+        raise DepsError(f"{archive} holds no crt/CMakeLists.txt: not an awscrt source distribution")
+    return target / "crt"
+
+
+def compiler_identity(compiler: str) -> str:
+    """Version and target machine, as the compiler itself states them."""
+    try:
+        answers = [
+            subprocess.run(
+                [compiler, flag], check=True, capture_output=True, text=True
+            ).stdout.splitlines()[0]
+            for flag in ("--version", "-dumpmachine")
+        ]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise DepsError(
+            f"the compiler {compiler!r} does not run ({error}). Install gcc and g++, "
+            "or name another one with CC and CXX."
+        ) from error
+    return " ".join(answers)
+
+
+def run(command: list[str], log: Path, label: str, env: Mapping[str, str]) -> None:
+    """Runs a step: its output goes to the log, a line of it now and then to stdout."""
+    tail: collections.deque[str] = collections.deque(maxlen=30)
+    last = time.monotonic()
+    with log.open("a", encoding="utf-8") as out:
+        out.write("$ " + " ".join(command) + "\n")
+        out.flush()
+        process = subprocess.Popen(
+            command,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        try:
+            assert process.stdout is not None  # PIPE was asked for
+            for line in process.stdout:
+                out.write(line)
+                tail.append(line.rstrip()[:200])
+                step = BUILD_STEP.match(line)
+                if step and time.monotonic() - last >= PROGRESS_SECONDS:
+                    last = time.monotonic()
+                    done = f"{step[3]}%" if step[3] else f"{step[1]}/{step[2]}"
+                    say(f"{label}: {done}")
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if status != 0:
+        lines = "\n".join(f"    {line}" for line in tail)
+        raise DepsError(f"{label} failed (exit {status}). Full log: {log}. Last lines:\n{lines}")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds an exclusive file lock; the kernel drops it when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        last = 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - last >= 6 * PROGRESS_SECONDS:
+                    last = time.monotonic()
+                    say(f"waiting for another build of the same libraries (lock {path})")
+                time.sleep(0.2)
+        yield
+
+
+def build_environment() -> dict[str, str]:
+    """The environment without what would steer the libraries' own CMake files."""
+    env = dict(os.environ)
+    for name in list(env):
+        if name in {"DESTDIR", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "CXXFLAGS", "LDFLAGS"}:
+            del env[name]
+        elif name.startswith("CMAKE_") and name != "CMAKE_BUILD_PARALLEL_LEVEL":
+            del env[name]
+    env.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", str(len(os.sched_getaffinity(0))))
+    return env
+
+
+def compile_and_stage(source: Path, work: Path, prefix: Path, tools: Toolchain, log: Path) -> Path:
+    """Builds crt/ for `prefix`, but installs into a staging tree; returns the staged prefix."""
+    flags = " ".join(
+        filter(None, [tools.cflags, "-fPIC -fvisibility=hidden", SANITIZER_FLAGS[tools.sanitize]])
+    )
+    # crt/CMakeLists.txt asks for debug information in aws-lc: time and size for nobody.
+    lists = source / "CMakeLists.txt"
+    text = lists.read_text(encoding="utf-8")
+    lists.write_text(text.replace("=RelWithDebInfo", "=Release"), encoding="utf-8")
+    # -Wno-error: a newer compiler's new warnings in pinned sources must not stop an install.
+    release = f"{OPTIMISATION} -Wno-error"
+    build, stage = work / "build", work / "stage"
+    configure = [tools.cmake, "-S", str(source), "-B", str(build), "-G", tools.generator]
+    configure += [
+        f"-DCMAKE_MAKE_PROGRAM={tools.make_program}",
+        f"-DCMAKE_INSTALL_PREFIX={prefix}",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DBUILD_SHARED_LIBS=OFF",
+        f"-DCMAKE_C_COMPILER={tools.cc}",
+        f"-DCMAKE_CXX_COMPILER={tools.cxx}",
+        f"-DCMAKE_C_FLAGS={flags}",
+        f"-DCMAKE_CXX_FLAGS={flags}",
+        f"-DCMAKE_C_FLAGS_RELEASE={release}",
+        f"-DCMAKE_CXX_FLAGS_RELEASE={release}",
+    ]
+    env = build_environment()
+    run(configure, log, "aws-lc and s2n", env)
+    run([tools.cmake, "--build", str(build)], log, "aws-c libraries", env)
+    run([tools.cmake, "--install", str(build)], log, "install", {**env, "DESTDIR": str(stage)})
+    return stage.joinpath(*prefix.parts[1:])
+
+
+def library_versions(source: Path, pin: Pin) -> dict[str, str]:
+    """What the sources say about their versions; the pin fills in what they do not."""
+    versions = dict(pin.libraries)
+    for name in versions:
+        file = source / name / "VERSION"
+        if file.is_file():
+            versions[name] = file.read_text(encoding="utf-8").strip()
+    patterns = {
+        "aws-lc": ("aws-lc/include/openssl/base.h", r'AWSLC_VERSION_NUMBER_STRING "([\d.]+)"', ""),
+        # s2n-tls states no version of its own in C: its Rust crate's is the nearest.
+        "s2n": ("s2n/bindings/rust/extended/s2n-tls/Cargo.toml", r'^version = "(.+)"', "crate "),
+    }
+    for name, (path, pattern, label) in patterns.items():
+        file = source / path
+        match = re.search(pattern, file.read_text(), re.MULTILINE) if file.is_file() else None
+        versions[name] = label + match[1] if match else "unknown"
+    return versions
+
+
+def copy_licenses(source: Path, target: Path) -> None:
+    """Collects the licence texts of each library and of what it vendors."""
+    for file in sorted(source.rglob("*")):
+        if file.is_file() and LICENSE_NAME.fullmatch(file.name):
+            destination = target / file.relative_to(source)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, destination)
+
+
+def warn_if_crc_is_slow(prefix: Path) -> None:
+    """Old assemblers and compilers drop the vector code of aws-checksums silently."""
+    archive = (prefix / "lib" / "libaws-checksums.a").read_bytes()
+    if os.uname().machine == "x86_64":
+        missing = [isa for isa in ("clmul", "avx512") if isa.encode() not in archive]
+        if missing:
+            say(f"warning: this compiler built CRC32C without {', '.join(missing)}: slower")
+
+
+def build_prefix(
+    pin: Pin, tools: Toolchain, prefix: Path, sdist: Path | None, scratch: Path, log: Path
+) -> None:
+    """Builds into a scratch directory beside `prefix` and renames the result into place."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    started = time.monotonic()
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True)
+    try:
+        archive = sdist if sdist is not None else download_sdist(pin, scratch, log)
+        verify_sha256(archive, pin)
+        say(f"building awscrt {pin.version}'s libraries (log: {log})")
+        source = extract(archive, scratch / "source")
+        staged = compile_and_stage(source, scratch, prefix, tools, log)
+        copy_licenses(source, staged / LICENSES)
+        warn_if_crc_is_slow(staged)
+        manifest = {
+            "origin": f"awscrt {pin.version}",
+            "sha256": pin.sha256,
+            "recipe": RECIPE,
+            "optimisation": OPTIMISATION,
+            "libraries": library_versions(source, pin),
+            **tools.identity(),
+        }
+        (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        staged.rename(prefix)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    say(f"built in {time.monotonic() - started:.0f} s: {prefix}")
+
+
+def cache_directory() -> Path:
+    """KUMO_CRT_CACHE_DIR, else kumo-crt in the XDG cache directory."""
+    if explicit := os.environ.get("KUMO_CRT_CACHE_DIR"):
+        return Path(explicit).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "kumo-crt"
+
+
+def cached_prefix(pin: Pin, tools: Toolchain, cache: Path, sdist: Path | None) -> Path:
+    """Returns the cached build of this pin, compiler and flags, building it when missing."""
+    identity = {"sha256": pin.sha256, "recipe": RECIPE, **tools.identity()}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    key = f"awscrt-{pin.version}-{digest}"
+    prefix = cache / key
+    if not (prefix / MANIFEST).is_file():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DepsError(
+                f"cannot create the cache directory {cache}: {error.strerror}. "
+                "Set KUMO_CRT_CACHE_DIR to a directory you can write to."
+            ) from error
+        with locked(cache / f"{key}.lock"):
+            if not (prefix / MANIFEST).is_file():
+                # The lock is ours, so what a killed build left behind has no owner.
+                for stale in [prefix, *cache.glob(f"tmp-{key}-*")]:
+                    shutil.rmtree(stale, ignore_errors=True)
+                scratch = Path(tempfile.mkdtemp(prefix=f"tmp-{key}-", dir=cache)) / "work"
+                try:
+                    build_prefix(pin, tools, prefix, sdist, scratch, cache / "logs" / f"{key}.log")
+                finally:
+                    shutil.rmtree(scratch.parent, ignore_errors=True)
+                return prefix
+    say(f"using the cached libraries {prefix}")
+    return prefix
+
+
+def find_toolchain(options: argparse.Namespace) -> Toolchain:
+    """Resolves the programs, or says which one is missing."""
+
+    def program(*names: str) -> str | None:
+        return next(filter(None, map(shutil.which, names)), None)
+
+    cmake = options.cmake or program("cmake")
+    make = options.make_program or program("ninja", "ninja-build", "make", "gmake")
+    cc, cxx = program(options.cc or "cc"), program(options.cxx or "c++")
+    missing = [
+        name
+        for name, found in {"cmake": cmake, "ninja or make": make, "cc": cc, "c++": cxx}.items()
+        if not found
+    ]
+    if not (cmake and make and cc and cxx):
+        raise DepsError(
+            f"not found: {', '.join(missing)}. cmake and ninja: pip install cmake ninja. "
+            "Compilers: install gcc and g++, or name others with CC and CXX."
+        )
+    generator = "Ninja" if "ninja" in Path(make).name else "Unix Makefiles"
+    return Toolchain(cc, cxx, cmake, generator, make, options.cflags.strip(), options.sanitize)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line; the defaults come from the environment."""
+    env = os.environ.get
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--version", default=env("KUMO_CRT_AWSCRT_VERSION"))
+    parser.add_argument("--prefix", type=Path, help="install here instead of the cache")
+    parser.add_argument("--sdist", default=env("KUMO_CRT_AWSCRT_SDIST"), help="awscrt-X.tar.gz")
+    parser.add_argument("--pins", type=Path, default=PINS_FILE)
+    parser.add_argument("--cc", default=env("CC"))
+    parser.add_argument("--cxx", default=env("CXX"))
+    parser.add_argument("--cflags", default=env("CFLAGS", ""))
+    parser.add_argument("--sanitize", choices=sorted(SANITIZER_FLAGS), default="")
+    parser.add_argument("--cmake")
+    parser.add_argument("--make-program")
+    parser.add_argument("--result-file", type=Path, help="write the prefix's path here")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        pin = load_pin(options.version, options.pins)
+        tools = find_toolchain(options)
+        sdist = Path(options.sdist).expanduser() if options.sdist else None
+        if options.prefix:
+            prefix = options.prefix.absolute()
+            if prefix.exists() and any(prefix.iterdir()):
+                raise DepsError(f"{prefix} is not empty: name a new directory with --prefix")
+            scratch = prefix.parent / f".{prefix.name}.tmp-{os.getpid()}"
+            build_prefix(pin, tools, prefix, sdist, scratch, prefix.parent / f"{prefix.name}.log")
+        else:
+            prefix = cached_prefix(pin, tools, cache_directory(), sdist)
+    except DepsError as error:
+        print(f"native_deps: error: {error}", file=sys.stderr, flush=True)
+        return 1
+    if options.result_file:
+        options.result_file.write_text(str(prefix), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
