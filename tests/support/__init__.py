@@ -1,0 +1,1 @@
+"""Servers, faults and databases that several test modules share."""
