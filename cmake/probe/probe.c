@@ -1,3 +1,7 @@
+#ifdef KUMO_MISSING_PACKAGE
+#error "a direct dependency is not installed"
+#endif
+
 #include <aws/checksums/crc.h>
 #include <aws/event-stream/event_stream.h>
 #include <aws/mqtt/mqtt.h>
