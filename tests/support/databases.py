@@ -147,6 +147,7 @@ def entries(db: Rdict) -> Iterator[Entry]:
     for name in sorted(Rdict.list_cf(db.path(), Options(raw_mode=True))):
         family = db if name == "default" else db.get_column_family(name)
         for key, value in family.items():
+            assert isinstance(key, bytes)  # raw mode
             yield name, key, value
 
 
@@ -157,7 +158,7 @@ def read_all(path: Path) -> list[Entry]:
     """
     plain = options(blobs=True)
     plain.create_if_missing(False)
-    families = {name: plain for name in Rdict.list_cf(str(path), Options(raw_mode=True))}
+    families = dict.fromkeys(Rdict.list_cf(str(path), Options(raw_mode=True)), plain)
     db = Rdict(str(path), plain, column_families=families)
     try:
         return list(entries(db))

@@ -70,7 +70,7 @@ class Request:
     target: str
 
 
-class _Cut(Exception):
+class _CutError(Exception):
     """The connection ends here."""
 
 
@@ -79,7 +79,8 @@ class FaultProxy:
 
     def __init__(self, upstream_url: str, *, raw: bool = False) -> None:
         url = urlsplit(upstream_url)
-        assert url.hostname is not None and url.port is not None
+        assert url.hostname is not None
+        assert url.port is not None
         self._upstream = (url.hostname, url.port)
         self._scheme = url.scheme
         self._raw = raw
@@ -159,7 +160,7 @@ class FaultProxy:
         self.connections += 1
         try:
             await _Connection(self, reader, writer).run(self._upstream)
-        except (OSError, _Cut, asyncio.CancelledError, asyncio.IncompleteReadError):
+        except (OSError, _CutError, asyncio.CancelledError, asyncio.IncompleteReadError):
             pass  # The end of a connection, by a fault or by its peers, is no error here.
         finally:
             self._tasks.discard(task)
@@ -281,7 +282,7 @@ class _Stream:
             if not data:
                 if size is None:
                     return
-                raise _Cut
+                raise _CutError
             if size is not None:
                 size -= len(data)
             await self.send(data)
@@ -324,7 +325,7 @@ class _Stream:
                 else:
                     writer.close()
             fault.fired.set()
-            raise _Cut
+            raise _CutError
 
     async def _write(self, data: bytes) -> None:
         if data:

@@ -121,11 +121,9 @@ class MotoServer:
 
     def close(self) -> None:
         """Stops the server."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
         try:
-            self._process.wait(10)
+            # Closes its standard input, which is its sign to stop.
+            self._process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+            self._process.communicate()

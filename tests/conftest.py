@@ -1,0 +1,177 @@
+"""Servers, clients and an environment without AWS settings, for all tests."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# `tests.support` is importable whatever import mode pytest uses.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from kumo_crt.cli._seaweed import SeaweedServer
+from tests.support.certificates import Certificates, make_certificates
+from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import MotoServer, S3Server
+
+if TYPE_CHECKING:
+    import kumo_crt
+
+_SERVERS = {"seaweed-http": "seaweed", "seaweed-https": "seaweed_tls", "moto": "moto_server"}
+# A test that hangs in native code cannot be stopped by an exception.
+_HANG_SECONDS = 180
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "servers(*names): the S3 servers that the test runs against (default: all)"
+    )
+    # Capturing is suspended here; later, descriptor 2 is a file that a killed run never shows.
+    config.stash[_STDERR] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    os.close(config.stash[_STDERR])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "s3_server" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("servers")
+        names = marker.args if marker is not None else tuple(_SERVERS)
+        metafunc.parametrize("s3_server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def _hang_guard(pytestconfig: pytest.Config) -> Iterator[None]:
+    descriptor = pytestconfig.stash[_STDERR]
+    faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True, file=descriptor)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(home))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No AWS settings of the developer's reach the servers and clients of the session."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _isolate(monkeypatch, tmp_path_factory.mktemp("session-home"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty home directory; no AWS_* variable but the one that turns IMDS off."""
+    path = tmp_path_factory.mktemp("home")
+    _isolate(monkeypatch, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Our own CA and a server certificate for loopback."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[S3Server]:
+    """SeaweedFS over HTTP."""
+    with SeaweedServer() as server:
+        yield S3Server(
+            "seaweed-http",
+            server.endpoint_url,
+            server.access_key_id,
+            server.secret_access_key,
+            server.region,
+        )
+
+
+@pytest.fixture(scope="session")
+def seaweed_tls(certificates: Certificates) -> Iterator[S3Server]:
+    """SeaweedFS over HTTPS, with a certificate of our own CA."""
+    with SeaweedServer(tls_cert=certificates.chain, tls_key=certificates.key) as server:
+        yield S3Server(
+            "seaweed-https",
+            server.endpoint_url,
+            server.access_key_id,
+            server.secret_access_key,
+            server.region,
+            certificates.ca,
+        )
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """moto over HTTP."""
+    with MotoServer() as server:
+        yield S3Server(
+            "moto",
+            server.endpoint_url,
+            server.access_key_id,
+            server.secret_access_key,
+            server.region,
+        )
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each server in turn, or those that the marker `servers` names."""
+    server = request.getfixturevalue(_SERVERS[request.param])
+    assert isinstance(server, S3Server)
+    return server
+
+
+@pytest.fixture
+def boto(s3_server: S3Server) -> Any:
+    """A boto3 client of the same server, for cross-checks."""
+    return s3_server.boto3_client()
+
+
+@pytest.fixture
+def bucket(boto: Any, s3_server: S3Server) -> Iterator[str]:
+    """A bucket of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    boto.create_bucket(Bucket=name)
+    yield name
+    # SeaweedFS deletes a bucket with its content; moto forgets all at the end anyway.
+    if s3_server.is_strict:
+        boto.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def s3(s3_server: S3Server) -> Iterator[kumo_crt.S3Client]:
+    """The client under test."""
+    import kumo_crt
+
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    """A fault proxy in front of the server; raw (not looking into the stream) for HTTPS."""
+    with FaultProxy(s3_server.endpoint_url, raw=s3_server.ca_file is not None) as running:
+        yield running
+
+
+@pytest.fixture
+def s3_via_proxy(s3_server: S3Server, proxy: FaultProxy) -> Iterator[kumo_crt.S3Client]:
+    """The client under test, behind the fault proxy."""
+    import kumo_crt
+
+    arguments = s3_server.client_arguments(endpoint_url=proxy.endpoint_url)
+    with kumo_crt.S3Client(**arguments) as client:
+        yield client
