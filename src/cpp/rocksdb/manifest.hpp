@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rocksdb/version_edit.hpp"
+
+namespace kumo::rocksdb {
+
+struct ColumnFamily {
+  std::uint32_t id = 0;
+  std::string name;
+  std::string comparator;
+  std::uint64_t log_number = 0;
+  std::string full_history_ts_low;
+  bool persist_user_defined_timestamps = true;
+};
+
+// The state of a database after all records of its MANIFEST.
+struct ManifestState {
+  std::uint64_t file_size = 0;
+  // The prefix that makes up this state: whole records, whole atomic groups.
+  std::uint64_t valid_bytes = 0;
+  std::uint64_t edits = 0;
+
+  std::string db_id;  // empty where options or age keep it out of the MANIFEST
+  std::uint64_t log_number = 0;
+  std::uint64_t prev_log_number = 0;
+  std::uint64_t next_file_number = 0;
+  std::uint64_t last_sequence = 0;
+  std::uint64_t min_log_number_to_keep = 0;
+  std::uint32_t max_column_family = 0;
+  // The lowest WAL that recovery reads: nothing older holds unflushed data.
+  std::uint64_t min_wal_number = 0;
+
+  std::vector<ColumnFamily> column_families;  // by id
+  std::vector<SstFile> sst_files;             // by column family, level, number
+  std::vector<BlobFile> blob_files;           // by column family, number
+  // WALs tracked with track_and_verify_wals_in_manifest, with the bytes known to be synced.
+  std::map<std::uint64_t, std::optional<std::uint64_t>> wals;
+};
+
+// Replays a MANIFEST. `allow_partial`: a file that ends inside a record, in zeros or inside an
+// atomic group (it is being appended to) gives the state before that. Anything else that is wrong
+// throws FormatError.
+[[nodiscard]] ManifestState read_manifest(const std::filesystem::path& path, bool allow_partial);
+
+}  // namespace kumo::rocksdb
