@@ -79,19 +79,18 @@ class Toolchain:
 
 def compiler_identity(compiler: str) -> str:
     """Version and target machine, as the compiler itself states them."""
-    try:
-        answers = [
-            subprocess.run(
-                [compiler, flag], check=True, capture_output=True, text=True
-            ).stdout.splitlines()[0]
-            for flag in ("--version", "-dumpmachine")
-        ]
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        raise DepsError(
-            f"the compiler {compiler!r} does not run ({error}). Install gcc and g++, "
-            "or name another one with CC and CXX."
-        ) from error
-    return " ".join(answers)
+    answers = []
+    for flag in ("--version", "-dumpmachine"):
+        try:
+            answer = subprocess.run([compiler, flag], check=True, capture_output=True, text=True)
+            answers.append(answer.stdout.splitlines()[0])
+        except (OSError, subprocess.CalledProcessError, IndexError) as error:
+            raise DepsError(
+                f"the compiler {compiler!r} does not run ({error}). Install gcc and g++, "
+                "or name another one with CC and CXX."
+            ) from error
+    # GCC begins with the name it was called by: cc and gcc are the same compiler.
+    return re.sub(r"^\S+ (?=\()", "", answers[0]) + " " + answers[1]
 
 
 @contextlib.contextmanager
