@@ -1,0 +1,43 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace kumo::async {
+
+// A few threads for what must not run on event loops: file reads and checksums over large memory.
+// Jobs never touch Python. One set per process, not per client: a job may drop the last reference
+// to a client, and a thread cannot join itself.
+class IoThreads {
+ public:
+  // Starts the threads on first use.
+  static IoThreads& instance();
+
+  // Runs what is queued and joins; at interpreter exit.
+  void stop();
+
+  IoThreads(const IoThreads&) = delete;
+  IoThreads& operator=(const IoThreads&) = delete;
+
+  // `job` must not throw. After `stop` it runs on the caller's thread.
+  void post(std::function<void()> job);
+
+ private:
+  IoThreads() = default;
+  ~IoThreads() = default;
+  void start_locked();
+  void run();
+
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::deque<std::function<void()>> jobs_;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace kumo::async

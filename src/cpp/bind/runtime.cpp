@@ -1,0 +1,71 @@
+#include "crt/runtime.hpp"
+
+#include <pybind11/stl.h>
+
+#include <chrono>
+
+#include "async/io_threads.hpp"
+#include "bind/bind.hpp"
+#include "crt/log_bridge.hpp"
+#include "s3/client.hpp"
+#include "s3/operation.hpp"
+
+namespace py = pybind11;
+
+namespace kumo::bind {
+namespace {
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<long>(seconds * 1000.0));
+}
+
+// Ends everything native, in the order of dependence. True if nothing was left running.
+bool shutdown(double timeout) {
+  const py::gil_scoped_release released;
+  const auto wait = milliseconds(timeout);
+  if (crt::Runtime::forked()) return true;  // the threads are the parent's
+  bool clean = s3::cancel_all(wait);
+  clean = s3::wait_for_clients(wait) && clean;
+  async::IoThreads::instance().stop();
+  clean = crt::Runtime::shutdown(wait) && clean;
+  crt::LogBridge::instance().stop();
+  return clean;
+}
+
+py::list take_log_lines(double timeout) {
+  std::vector<crt::LogLine> lines;
+  {
+    const py::gil_scoped_release released;
+    lines = crt::LogBridge::instance().take(milliseconds(timeout));
+  }
+  py::list out;
+  for (const auto& line : lines) {
+    // Lines hold bytes from the network: undecodable ones must not lose the rest.
+    PyObject* text = PyUnicode_DecodeUTF8(line.text.data(),
+                                          static_cast<Py_ssize_t>(line.text.size()), "replace");
+    if (text == nullptr) throw py::error_already_set();
+    out.append(py::make_tuple(line.level, line.subject, py::reinterpret_steal<py::object>(text)));
+  }
+  return out;
+}
+
+}  // namespace
+
+void register_runtime(py::module_& m) {
+  m.def("init_libraries", &crt::init_libraries, py::call_guard<py::gil_scoped_release>());
+  m.def("shutdown", &shutdown, py::arg("timeout"));
+  m.def("log_subjects", &crt::log_subjects);
+  m.def(
+      "set_log_level", [](int level) { crt::LogBridge::instance().set_level(level); },
+      py::arg("level"));
+  m.def(
+      "set_subject_log_level",
+      [](std::uint32_t subject, int level) {
+        crt::LogBridge::instance().set_subject_level(subject, level);
+      },
+      py::arg("subject"), py::arg("level"));
+  m.def("take_log_lines", &take_log_lines, py::arg("timeout"));
+  m.def("log_stopped", [] { return crt::LogBridge::instance().stopped(); });
+}
+
+}  // namespace kumo::bind

@@ -1,0 +1,47 @@
+#include "checksum/crc.hpp"
+
+#include <aws/checksums/crc.h>
+
+#include "checksum/crc32c.hpp"
+
+namespace kumo::checksum {
+namespace {
+
+const std::uint8_t* bytes(const void* data) { return static_cast<const std::uint8_t*>(data); }
+
+}  // namespace
+
+std::uint32_t crc32(const void* data, std::size_t size, std::uint32_t previous) noexcept {
+  return aws_checksums_crc32_ex(bytes(data), size, previous);
+}
+
+std::uint32_t crc32c(const void* data, std::size_t size, std::uint32_t previous) noexcept {
+  return aws_checksums_crc32c_ex(bytes(data), size, previous);
+}
+
+std::uint64_t crc64nvme(const void* data, std::size_t size, std::uint64_t previous) noexcept {
+  return aws_checksums_crc64nvme_ex(bytes(data), size, previous);
+}
+
+std::uint32_t crc32_combine(std::uint32_t a, std::uint32_t b, std::uint64_t length_b) noexcept {
+  return aws_checksums_crc32_combine(a, b, length_b);
+}
+
+std::uint32_t crc32c_combine(std::uint32_t a, std::uint32_t b, std::uint64_t length_b) noexcept {
+  return aws_checksums_crc32c_combine(a, b, length_b);
+}
+
+std::uint64_t crc64nvme_combine(std::uint64_t a, std::uint64_t b, std::uint64_t length_b) noexcept {
+  return aws_checksums_crc64nvme_combine(a, b, length_b);
+}
+
+std::string crc32c_base64(std::uint32_t value) {
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out(8, '=');
+  const std::uint64_t bits = static_cast<std::uint64_t>(value) << 16;  // 32 bits, left in 48
+  for (unsigned i = 0; i < 6; ++i) out[i] = kDigits[(bits >> (42 - 6 * i)) & 63];
+  return out;
+}
+
+}  // namespace kumo::checksum

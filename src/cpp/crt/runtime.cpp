@@ -1,0 +1,169 @@
+#include "crt/runtime.hpp"
+
+#include <aws/checksums/checksums.h>
+#include <aws/common/clock.h>
+#include <aws/common/common.h>
+#include <aws/common/thread.h>
+#include <aws/event-stream/event_stream.h>
+#include <aws/s3/s3.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <stdexcept>
+
+#include "crt/error.hpp"
+#include "crt/log_bridge.hpp"
+
+namespace kumo::crt {
+namespace {
+
+struct Process {
+  std::mutex mutex;
+  std::shared_ptr<Runtime> runtime;
+  pid_t owner = 0;
+  bool ended = false;
+};
+
+Process& process() {
+  static Process* state = new Process();  // leaked: outlives static destructors
+  return *state;
+}
+
+}  // namespace
+
+void init_libraries() {
+  static const bool done = [] {
+    aws_allocator* allocator = aws_default_allocator();
+    aws_s3_library_init(allocator);
+    aws_event_stream_library_init(allocator);
+    LogBridge::instance().install();
+    return true;
+  }();
+  (void)done;
+}
+
+Runtime::Runtime(std::uint16_t event_loops) {
+  aws_allocator* allocator = aws_default_allocator();
+  aws_event_loop_group_options loop_options{};
+  loop_options.loop_count = event_loops;
+  loops_.reset(
+      check_ptr(aws_event_loop_group_new(allocator, &loop_options), "starting the event loops"));
+
+  aws_host_resolver_default_options resolver_options{};
+  resolver_options.max_entries = 64;
+  resolver_options.el_group = loops_.get();
+  resolver_.reset(check_ptr(aws_host_resolver_new_default(allocator, &resolver_options),
+                            "starting the host resolver"));
+
+  aws_client_bootstrap_options bootstrap_options{};
+  bootstrap_options.event_loop_group = loops_.get();
+  bootstrap_options.host_resolver = resolver_.get();
+  bootstrap_.reset(check_ptr(aws_client_bootstrap_new(allocator, &bootstrap_options),
+                             "making the client bootstrap"));
+}
+
+std::shared_ptr<Runtime> Runtime::get(std::uint16_t event_loops) {
+  Process& state = process();
+  std::lock_guard lock(state.mutex);
+  if (state.ended) throw std::runtime_error("kumo_crt was shut down: the interpreter is exiting");
+  if (state.runtime == nullptr) {
+    init_libraries();
+    state.runtime = std::shared_ptr<Runtime>(new Runtime(event_loops));
+    state.owner = getpid();
+  } else if (state.owner != getpid()) {
+    throw std::runtime_error(
+        "this process was forked after kumo_crt was used: its event-loop threads did not survive "
+        "the fork. Use the 'spawn' start method, or make the first client after the fork");
+  }
+  return state.runtime;
+}
+
+bool Runtime::forked() noexcept {
+  const Process& state = process();
+  return state.owner != 0 && state.owner != getpid();
+}
+
+bool Runtime::shutdown(std::chrono::milliseconds timeout) {
+  Process& state = process();
+  {
+    std::lock_guard lock(state.mutex);
+    state.ended = true;
+    if (state.runtime == nullptr || state.owner != getpid()) return true;
+    state.runtime.reset();
+  }
+  aws_thread_set_managed_join_timeout_ns(
+      static_cast<std::uint64_t>(std::chrono::nanoseconds(timeout).count()));
+  return aws_thread_join_all_managed() == AWS_OP_SUCCESS;
+}
+
+TlsContext new_tls_context(const std::string& ca_file, bool verify) {
+  aws_tls_ctx_options options;
+  aws_tls_ctx_options_init_default_client(&options, aws_default_allocator());
+  struct Cleaner {
+    aws_tls_ctx_options* options;
+    ~Cleaner() { aws_tls_ctx_options_clean_up(options); }
+  } cleaner{&options};
+  if (!verify) {
+    aws_tls_ctx_options_set_verify_peer(&options, false);
+  } else if (!ca_file.empty()) {
+    const std::string doing = "loading the CA file " + ca_file;
+    check(aws_tls_ctx_options_override_default_trust_store_from_path(&options, nullptr,
+                                                                     ca_file.c_str()),
+          doing.c_str());
+  }
+  return TlsContext(
+      check_ptr(aws_tls_client_ctx_new(aws_default_allocator(), &options), "making a TLS context"));
+}
+
+CredentialsProvider new_credentials_provider(const Runtime& runtime,
+                                             const CredentialsOptions& options, aws_tls_ctx* tls) {
+  aws_allocator* allocator = aws_default_allocator();
+  aws_credentials_provider* provider = nullptr;
+  if (options.anonymous) {
+    provider = aws_credentials_provider_new_anonymous(allocator, nullptr);
+  } else if (options.access_key_id && options.secret_access_key) {
+    aws_credentials_provider_static_options fixed{};
+    fixed.access_key_id = cursor(*options.access_key_id);
+    fixed.secret_access_key = cursor(*options.secret_access_key);
+    if (options.session_token) fixed.session_token = cursor(*options.session_token);
+    provider = aws_credentials_provider_new_static(allocator, &fixed);
+  } else if (options.profile) {
+    aws_credentials_provider_profile_options profile{};
+    profile.profile_name_override = cursor(*options.profile);
+    profile.bootstrap = runtime.bootstrap();
+    profile.tls_ctx = tls;
+    aws_credentials_provider* source = aws_credentials_provider_new_profile(allocator, &profile);
+    if (source == nullptr) throw_last(("reading the profile " + *options.profile).c_str());
+    CredentialsProvider owned(source);
+    aws_credentials_provider_cached_options cached{};
+    cached.source = source;
+    cached.refresh_time_in_milliseconds = 15 * 60 * 1000;  // the default chain's interval
+    provider = aws_credentials_provider_new_cached(allocator, &cached);
+  } else {
+    aws_credentials_provider_chain_default_options chain{};
+    chain.bootstrap = runtime.bootstrap();
+    chain.tls_ctx = tls;
+    provider = aws_credentials_provider_new_chain_default(allocator, &chain);
+  }
+  return CredentialsProvider(check_ptr(provider, "making the credentials provider"));
+}
+
+RetryStrategy new_retry_strategy(const Runtime& runtime, std::uint32_t max_attempts) {
+  aws_allocator* allocator = aws_default_allocator();
+  aws_retry_strategy* strategy = nullptr;
+  if (max_attempts <= 1) {
+    aws_no_retry_options options{};
+    strategy = aws_retry_strategy_new_no_retry(allocator, &options);
+  } else {
+    aws_standard_retry_options options{};
+    options.backoff_retry_options.el_group = runtime.event_loops();
+    options.backoff_retry_options.max_retries = max_attempts - 1;
+    options.backoff_retry_options.backoff_scale_factor_ms = 100;
+    options.backoff_retry_options.max_backoff_secs = 20;
+    options.backoff_retry_options.jitter_mode = AWS_EXPONENTIAL_BACKOFF_JITTER_FULL;
+    strategy = aws_retry_strategy_new_standard(allocator, &options);
+  }
+  return RetryStrategy(check_ptr(strategy, "making the retry strategy"));
+}
+
+}  // namespace kumo::crt

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <aws/auth/credentials.h>
+#include <aws/io/channel_bootstrap.h>
+#include <aws/io/event_loop.h>
+#include <aws/io/host_resolver.h>
+#include <aws/io/retry_strategy.h>
+#include <aws/io/tls_channel_handler.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "crt/handle.hpp"
+
+namespace kumo::crt {
+
+using EventLoopGroup = Handle<aws_event_loop_group, aws_event_loop_group_release>;
+using HostResolver = Handle<aws_host_resolver, aws_host_resolver_release>;
+using ClientBootstrap = Handle<aws_client_bootstrap, aws_client_bootstrap_release>;
+using TlsContext = Handle<aws_tls_ctx, aws_tls_ctx_release>;
+using CredentialsProvider = Handle<aws_credentials_provider, aws_credentials_provider_release>;
+using RetryStrategy = Handle<aws_retry_strategy, aws_retry_strategy_release>;
+
+// The library, its event loops, resolver and bootstrap: one per process, made when the first
+// client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
+class Runtime {
+ public:
+  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU) on the
+  // first call; later calls ignore the argument. Throws after `shutdown`, and in a forked child
+  // (the event-loop threads exist only in the parent).
+  static std::shared_ptr<Runtime> get(std::uint16_t event_loops);
+
+  // Drops the process's runtime and, once nothing holds it, waits for its threads to end.
+  // Returns false if they did not within `timeout`.
+  static bool shutdown(std::chrono::milliseconds timeout);
+
+  // Whether this process is a fork of the one that made the runtime.
+  static bool forked() noexcept;
+
+  [[nodiscard]] aws_client_bootstrap* bootstrap() const noexcept { return bootstrap_.get(); }
+  [[nodiscard]] aws_event_loop_group* event_loops() const noexcept { return loops_.get(); }
+
+  ~Runtime() = default;
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+
+ private:
+  explicit Runtime(std::uint16_t event_loops);
+
+  // Destroyed in reverse order: the bootstrap before what it stands on.
+  EventLoopGroup loops_;
+  HostResolver resolver_;
+  ClientBootstrap bootstrap_;
+};
+
+// Makes the CRT libraries ready (idempotent): error texts, log subjects, crypto.
+void init_libraries();
+
+// A client TLS context. `ca_file` empty: the system's trust store. Throws crt::Error.
+TlsContext new_tls_context(const std::string& ca_file, bool verify);
+
+struct CredentialsOptions {
+  bool anonymous = false;
+  std::optional<std::string> access_key_id;
+  std::optional<std::string> secret_access_key;
+  std::optional<std::string> session_token;
+  std::optional<std::string> profile;
+};
+
+// Static, profile, anonymous or the AWS default chain, in the order of what is set.
+CredentialsProvider new_credentials_provider(const Runtime& runtime,
+                                             const CredentialsOptions& options, aws_tls_ctx* tls);
+
+// Standard retries (token bucket per host) with jittered exponential backoff.
+RetryStrategy new_retry_strategy(const Runtime& runtime, std::uint32_t max_attempts);
+
+}  // namespace kumo::crt

@@ -1,0 +1,48 @@
+#include "s3/callbacks.hpp"
+
+#include <exception>
+
+namespace kumo::s3 {
+namespace {
+
+Operation& operation(void* self) { return **static_cast<std::shared_ptr<Operation>*>(self); }
+
+}  // namespace
+
+void Callbacks::install(aws_s3_meta_request_options& options, std::shared_ptr<Operation>* self) {
+  options.user_data = self;
+  options.headers_callback = headers;
+  options.body_callback = body;
+  options.finish_callback = finish;
+  options.shutdown_callback = shutdown;
+}
+
+int Callbacks::headers(aws_s3_meta_request*, const aws_http_headers* headers, int status,
+                       void* self) {
+  try {
+    return operation(self).on_headers(headers, status);
+  } catch (const std::exception&) {
+    return aws_raise_error(AWS_ERROR_OOM);
+  }
+}
+
+int Callbacks::body(aws_s3_meta_request*, const aws_byte_cursor* body, std::uint64_t range_start,
+                    void* self) {
+  try {
+    return operation(self).on_body(*body, range_start);
+  } catch (const std::exception&) {
+    return aws_raise_error(AWS_ERROR_OOM);
+  }
+}
+
+void Callbacks::finish(aws_s3_meta_request*, const aws_s3_meta_request_result* result, void* self) {
+  operation(self).on_finish(*result);
+}
+
+void Callbacks::shutdown(void* self) {
+  const std::unique_ptr<std::shared_ptr<Operation>> owner(
+      static_cast<std::shared_ptr<Operation>*>(self));
+  (*owner)->complete();
+}
+
+}  // namespace kumo::s3

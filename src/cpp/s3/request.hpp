@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "async/buffer.hpp"
+#include "crt/file_descriptor.hpp"
+
+namespace kumo::s3 {
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+// Where a request's body comes from.
+struct NoBody {};
+struct MemoryBody {  // borrowed: the caller keeps it until the operation is over
+  const std::uint8_t* data;
+  std::size_t size;
+};
+struct FileBody {  // read with pread
+  crt::FileDescriptor fd;
+  std::uint64_t offset;
+  std::size_t size;
+};
+using Body = std::variant<NoBody, MemoryBody, FileBody>;
+
+// Where a response's body goes. An error response's body is always collected instead.
+struct CollectSink {};  // into memory of the operation's own
+struct DiscardSink {};  // counted and checksummed only
+struct MemorySink {     // borrowed: the caller keeps it until the operation is over
+  std::uint8_t* data;
+  std::size_t capacity;
+};
+struct FileSink {  // written with pwrite
+  crt::FileDescriptor fd;
+  std::uint64_t offset;
+};
+using Sink = std::variant<CollectSink, DiscardSink, MemorySink, FileSink>;
+
+// One call to S3. Host is added as a header by whoever builds it.
+struct Request {
+  std::string operation;  // S3 operation name, as aws-c-s3 wants it ("PutObject")
+  std::string method;
+  std::string endpoint;  // scheme://host[:port], where the connection goes
+  std::string target;    // encoded path and query
+  Headers headers;
+  Body body;
+  bool send_crc32c = false;  // adds x-amz-checksum-crc32c over the body
+  Sink sink;
+  bool crc32c_of_response = false;
+  // Lets aws-c-s3 split a GetObject into ranged requests of `part_size`.
+  bool split_ranges = false;
+  std::uint64_t part_size = 0;
+};
+
+// What came of it. `error_code` is a CRT error code (0: success); an HTTP error has both an
+// `error_code` and a `status`.
+struct Response {
+  int error_code = 0;
+  std::string error_name;
+  std::string error_text;
+  int status = 0;
+  Headers headers;
+  async::AlignedBuffer body;  // with CollectSink
+  std::size_t body_size = 0;
+  std::string error_body;
+  std::uint64_t received = 0;         // bytes of the body given to the sink
+  std::uint32_t crc32c_sent = 0;      // with send_crc32c
+  std::uint32_t crc32c_received = 0;  // with crc32c_of_response
+};
+
+}  // namespace kumo::s3

@@ -1,0 +1,106 @@
+"""RocksDB data to AWS and back, safely and fast.
+
+`S3Client` moves objects; `Repository` keeps backups of RocksDB databases; `crc32`, `crc32c` and
+`crc64nvme` are the checksums that S3 stores. What can go wrong is in `kumo_crt.exceptions`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from kumo_crt import _core
+from kumo_crt._core import (
+    crc32,
+    crc32_combine,
+    crc32c,
+    crc32c_combine,
+    crc64nvme,
+    crc64nvme_combine,
+)
+from kumo_crt.exceptions import (
+    AccessDeniedError,
+    ChecksumMismatchError,
+    CredentialsError,
+    EnvironmentMismatchError,
+    FormatError,
+    IntegrityError,
+    KumoError,
+    NotFoundError,
+    PreconditionFailedError,
+    RepositoryError,
+    RepositoryLockedError,
+    S3Error,
+    SnapshotNotFoundError,
+    ThrottledError,
+    TransportError,
+)
+from kumo_crt.s3 import (
+    DeleteResult,
+    GetResult,
+    HeadResult,
+    ObjectInfo,
+    PutResult,
+    S3Client,
+)
+
+__version__: str = _core.build_info()["version"]
+
+
+def build_info() -> dict[str, Any]:
+    """What this build is made of.
+
+    Returns:
+        ``version``; ``libraries``: version of every native library linked; ``source``:
+        ``"bundled"`` or ``"system"``, with ``origin`` naming it; ``features`` compiled in
+        (``request_body``: uploads from memory without a copy); ``cpu_features`` that checksums use;
+        ``warnings``: what is wrong with it.
+
+    Warns:
+        RuntimeWarning: aws-c-event-stream is older than 0.6.0, whose decoder can be made to read
+            beyond its buffer (CVE-2026-5190).
+    """
+    info = _core.build_info()
+    info["warnings"] = []
+    if not info["features"]["event_stream_checks_lengths"]:
+        message = (
+            f"aws-c-event-stream {info['libraries']['aws-c-event-stream']} has a decoder overflow "
+            "(CVE-2026-5190), mended in 0.6.0: build against a newer one. kumo_crt checks message "
+            "lengths itself before it hands data to the decoder"
+        )
+        info["warnings"].append(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return info
+
+
+__all__ = [
+    "AccessDeniedError",
+    "ChecksumMismatchError",
+    "CredentialsError",
+    "DeleteResult",
+    "EnvironmentMismatchError",
+    "FormatError",
+    "GetResult",
+    "HeadResult",
+    "IntegrityError",
+    "KumoError",
+    "NotFoundError",
+    "ObjectInfo",
+    "PreconditionFailedError",
+    "PutResult",
+    "RepositoryError",
+    "RepositoryLockedError",
+    "S3Client",
+    "S3Error",
+    "SnapshotNotFoundError",
+    "ThrottledError",
+    "TransportError",
+    "__version__",
+    "build_info",
+    "crc32",
+    "crc32_combine",
+    "crc32c",
+    "crc32c_combine",
+    "crc64nvme",
+    "crc64nvme_combine",
+]

@@ -1,0 +1,318 @@
+"""Runs tasks.
+
+A *task* is a generator that yields what it waits for and is sent the outcome:
+
+* a `Call`: one native operation; the answer is a `_core.Response`;
+* a `Gather`: further tasks, a bounded number at once; the answer is the list of their results.
+
+`run` drives one task, with all it gathers, on the calling thread; the calls run natively. If a task
+fails, what was gathered beside it is cancelled: a task sees that as `Cancelled` at its ``yield``,
+and may still yield calls to clean up after itself. Ctrl-C does the same to everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar, cast
+
+from kumo_crt import _core, _logging
+
+T = TypeVar("T")
+Task: TypeAlias = Generator[Any, Any, T]
+
+# After Ctrl-C, how long a call waits for its tasks to clean up (abort their uploads) before it
+# returns to the user and leaves the rest to the background.
+INTERRUPT_GRACE = 0.12
+_WAIT = 0.1
+_ids = itertools.count(1)
+
+
+class Cancelled(BaseException):
+    """Thrown into a task whose result nobody wants any more."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One native operation; see `_core.Client.submit` for the fields it passes on."""
+
+    client: _core.Client
+    operation: str
+    method: str
+    endpoint: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: object = None
+    send_crc32c: bool = False
+    sink: object = None
+    crc32c_of_response: bool = False
+    split_ranges: bool = False
+    part_size: int = 0
+    meter: Meter | None = None
+    # A clean-up call goes on in the background when the user no longer waits for it.
+    shield: bool = False
+
+
+@dataclass(slots=True)
+class Gather:
+    """Tasks to run beside each other, at most ``limit`` at once, taken lazily."""
+
+    tasks: Iterable[Task[Any]]
+    limit: int
+
+
+class Meter:
+    """Counts bytes done and tells a callback, at most ten times a second and at the end."""
+
+    def __init__(self, callback: Callable[[int, int], object] | None, total: int) -> None:
+        self.done = 0
+        self.total = total
+        self._callback = callback
+        self._next = 0.0
+        self._told = -1
+
+    def add(self, count: int) -> None:
+        """Counts ``count`` more bytes; less than none when a transfer starts again."""
+        self.done += count
+        now = time.monotonic()
+        if self._callback is not None and now >= self._next:
+            self._next = now + 0.1
+            self.flush()
+
+    def flush(self) -> None:
+        """Tells the callback where things stand, if it does not know yet."""
+        if self._callback is not None and self._told != self.done:
+            self._told = self.done
+            self._callback(self.done, self.total)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    parent: _Fiber
+    tasks: Iterator[Task[Any]]
+    limit: int
+    results: list[Any] = field(default_factory=list)
+    active: set[_Fiber] = field(default_factory=set)
+    exhausted: bool = False
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Fiber:
+    task: Task[Any]
+    group: _Group | None = None  # the one it belongs to
+    index: int = 0
+    waits_for: _Group | None = None
+    call_id: int | None = None
+    cancel: bool = False  # to be told at its next turn
+    cancelled: bool = False  # has been told
+
+
+@dataclass(slots=True)
+class _InFlight:
+    fiber: _Fiber
+    call: Call
+    operation: _core.Operation
+    counted: int = 0
+
+
+# Shielded calls whose caller was interrupted; kept so that they are not cancelled.
+_detached: list[_InFlight] = []
+
+
+def detached_pending() -> bool:
+    """Whether clean-up calls of interrupted callers are still under way."""
+    _detached[:] = [item for item in _detached if not item.operation.done]
+    return bool(_detached)
+
+
+def run(task: Task[T], limit: int) -> T:
+    """Runs a task to its end on this thread.
+
+    Args:
+        task: The task.
+        limit: Native operations in flight at once, over everything the task gathers.
+
+    Returns:
+        What the task returns.
+    """
+    return cast("T", _Run(limit).run(task))
+
+
+class _Run:
+    def __init__(self, limit: int) -> None:
+        self._limit = max(1, limit)
+        self._queue = _core.CompletionQueue()
+        self._ready: deque[tuple[_Fiber, Any, BaseException | None]] = deque()
+        self._pending: deque[tuple[_Fiber, Call]] = deque()
+        self._flying: dict[int, _InFlight] = {}
+        self._over = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def run(self, task: Task[Any]) -> Any:
+        detached_pending()
+        root = _Fiber(task)
+        self._ready.append((root, None, None))
+        try:
+            self._loop(None)
+        except BaseException as error:
+            self._unwind(root, error)
+            raise
+        failed, self._error = self._error, None
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                failed = None  # its traceback holds this frame: no cycle
+        return self._result
+
+    def _unwind(self, root: _Fiber, error: BaseException) -> None:
+        """Cancels everything after an interrupt (or a failing callback) and lets it clean up."""
+        grace = INTERRUPT_GRACE if isinstance(error, KeyboardInterrupt) else 30.0
+        self._cancel(root)
+        with contextlib.suppress(KeyboardInterrupt):
+            self._loop(time.monotonic() + grace)
+        _detached.extend(item for item in self._flying.values() if item.call.shield)
+        self._flying.clear()  # the rest is cancelled by being dropped
+
+    def _loop(self, deadline: float | None) -> None:
+        while not self._over:
+            while self._ready:
+                fiber, value, error = self._ready.popleft()
+                self._step(fiber, value, error)
+            self._submit()
+            if self._over or self._ready:
+                continue
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            wait = _WAIT if deadline is None else min(_WAIT, deadline - time.monotonic())
+            for done in self._queue.take(max(wait, 0.0)):
+                self._landed(done)
+            self._sample()
+
+    def _step(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
+        if fiber.cancel and not fiber.cancelled:
+            fiber.cancelled = True
+            error = Cancelled()
+        try:
+            wanted = fiber.task.send(value) if error is None else fiber.task.throw(error)
+        except StopIteration as stop:
+            self._finished(fiber, stop.value, None)
+        except BaseException as raised:
+            self._finished(fiber, None, raised)
+        else:
+            if isinstance(wanted, Call):
+                self._pending.append((fiber, wanted))
+            else:
+                group = _Group(fiber, iter(wanted.tasks), max(1, wanted.limit))
+                fiber.waits_for = group
+                self._fill(group)
+
+    def _finished(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
+        group = fiber.group
+        if group is None:
+            self._over, self._result, self._error = True, value, error
+            return
+        group.active.discard(fiber)
+        if error is None:
+            group.results[fiber.index] = value
+        else:
+            self._fail(group, error)
+        self._fill(group)
+
+    def _fill(self, group: _Group) -> None:
+        while not group.exhausted and len(group.active) < group.limit:
+            try:
+                task = next(group.tasks)
+            except StopIteration:
+                group.exhausted = True
+            except BaseException as failure:
+                self._fail(group, failure)
+            else:
+                child = _Fiber(task, group, len(group.results))
+                group.results.append(None)
+                group.active.add(child)
+                self._ready.append((child, None, None))
+        if group.exhausted and not group.active and group.parent.waits_for is group:
+            group.parent.waits_for = None
+            error, group.error = group.error, None
+            self._ready.append((group.parent, group.results, error))
+
+    def _fail(self, group: _Group, error: BaseException) -> None:
+        if group.error is None:
+            group.error = error
+        group.exhausted = True
+        for child in list(group.active):
+            self._cancel(child)
+
+    def _cancel(self, fiber: _Fiber) -> None:
+        if fiber.cancel:
+            return
+        fiber.cancel = True
+        if fiber.waits_for is not None:
+            self._fail(fiber.waits_for, Cancelled())
+        elif fiber.call_id is not None:
+            self._flying[fiber.call_id].operation.cancel()
+        else:
+            for item in self._pending:
+                if item[0] is fiber:
+                    self._pending.remove(item)
+                    self._ready.append((fiber, None, None))
+                    break
+
+    def _submit(self) -> None:
+        while self._pending and len(self._flying) < self._limit:
+            fiber, call = self._pending.popleft()
+            call_id = next(_ids)
+            try:
+                operation = call.client.submit(
+                    self._queue,
+                    call_id,
+                    operation=call.operation,
+                    method=call.method,
+                    endpoint=call.endpoint,
+                    target=call.target,
+                    headers=call.headers,
+                    body=call.body,
+                    send_crc32c=call.send_crc32c,
+                    sink=call.sink,
+                    crc32c_of_response=call.crc32c_of_response,
+                    split_ranges=call.split_ranges,
+                    part_size=call.part_size,
+                )
+            except Exception as error:
+                self._ready.append((fiber, None, error))
+                continue
+            fiber.call_id = call_id
+            self._flying[call_id] = _InFlight(fiber, call, operation)
+
+    def _landed(self, call_id: int) -> None:
+        item = self._flying.pop(call_id)
+        item.fiber.call_id = None
+        response = item.operation.response()
+        if item.call.meter is not None and response.error_code != 0:
+            item.call.meter.add(-item.counted)
+        elif item.call.meter is not None:
+            item.call.meter.add(response.received - item.counted)
+        self._ready.append((item.fiber, response, None))
+
+    def _sample(self) -> None:
+        _logging.refresh()
+        for item in self._flying.values():
+            if item.call.meter is not None:
+                moved = item.operation.transferred
+                item.call.meter.add(moved - item.counted)
+                item.counted = moved
+
+
+def _forget_after_fork() -> None:
+    _detached.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,78 @@
+"""The native runtime's life: made with the first client, ended at interpreter exit."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import Protocol
+
+from kumo_crt import _core, _engine, _logging
+from kumo_crt._config import Settings
+
+# The parts of the exit that can wait for the network; together below five seconds.
+_EXIT_TIMEOUT = 1.0
+_EXIT_DETACHED = 1.0
+
+_lock = threading.Lock()
+_registered = False
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_clients: weakref.WeakSet[_Closable] = weakref.WeakSet()
+
+
+def new_client(settings: Settings) -> _core.Client:
+    """Makes a native client, and the runtime if this is the first."""
+    global _registered
+    _logging.start()
+    with _lock:
+        if not _registered:
+            _registered = True
+            atexit.register(_at_exit)
+    return _core.Client(
+        region=settings.region,
+        tls=settings.endpoint_url is None or settings.endpoint_url.startswith("https:"),
+        ca_file=settings.ca_file,
+        verify=settings.verify,
+        anonymous=settings.anonymous,
+        access_key_id=settings.access_key_id,
+        secret_access_key=settings.secret_access_key,
+        session_token=settings.session_token,
+        profile=settings.profile,
+        part_size=settings.part_size,
+        memory_limit=settings.memory_limit,
+        max_connections=settings.max_connections,
+        event_loops=settings.event_loops,
+        max_attempts=settings.max_attempts,
+        connect_timeout_ms=round(settings.connect_timeout * 1000),
+        stall_timeout_s=round(settings.request_timeout),
+    )
+
+
+def register(client: _Closable) -> None:
+    """Remembers a client, to close it at exit if nobody has."""
+    _clients.add(client)
+
+
+def _at_exit() -> None:
+    deadline = time.monotonic() + _EXIT_DETACHED
+    while _engine.detached_pending() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for client in list(_clients):
+        client.close()
+    _core.shutdown(_EXIT_TIMEOUT)
+    _logging.join(_EXIT_TIMEOUT)
+
+
+def _after_fork() -> None:
+    atexit.unregister(_at_exit)
+    _logging.forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

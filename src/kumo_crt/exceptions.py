@@ -1,0 +1,100 @@
+"""The exception tree.
+
+::
+
+    KumoError
+    ├── S3Error                     the service answered with an error
+    │   ├── NotFoundError           (also FileNotFoundError)
+    │   ├── AccessDeniedError       (also PermissionError)
+    │   ├── PreconditionFailedError
+    │   └── ThrottledError
+    ├── ChecksumMismatchError       bytes are not the ones that were stored
+    ├── TransportError              no answer (also ConnectionError)
+    ├── CredentialsError            none found, or they could not be had
+    └── RepositoryError
+        ├── SnapshotNotFoundError
+        ├── IntegrityError          a committed backup is damaged
+        ├── RepositoryLockedError
+        ├── EnvironmentMismatchError
+        └── FormatError             a document that this version cannot accept
+"""
+
+from __future__ import annotations
+
+
+class KumoError(Exception):
+    """Base of every error that kumo_crt raises on purpose."""
+
+
+class S3Error(KumoError):
+    """The service answered with an error.
+
+    Attributes:
+        code: S3's error code, such as ``"NoSuchKey"``; the HTTP status where S3 gave none.
+        status: HTTP status, 0 where the error came inside a successful answer.
+        message: What the service said, and what to do about it where that is known.
+        request_id: The service's id of the request, for its support; empty where absent.
+    """
+
+    def __init__(self, code: str, status: int, message: str, request_id: str = "") -> None:
+        super().__init__(code, status, message, request_id)
+        self.code = code
+        self.status = status
+        self.message = message
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        end = f" [request {self.request_id}]" if self.request_id else ""
+        return f"{self.code} ({self.status}): {self.message}{end}"
+
+
+class NotFoundError(S3Error, FileNotFoundError):
+    """There is no such bucket, object, version or upload."""
+
+
+class AccessDeniedError(S3Error, PermissionError):
+    """The service refused these credentials."""
+
+
+class PreconditionFailedError(S3Error):
+    """An ``if_match`` or ``if_none_match`` did not hold: nothing was written."""
+
+
+class ThrottledError(S3Error):
+    """The service asked to slow down, and went on asking after every retry."""
+
+
+class ChecksumMismatchError(KumoError):
+    """Bytes sent or received do not have the checksum that is stored or was sent."""
+
+
+class TransportError(KumoError, ConnectionError):
+    """There was no usable answer: refused, cut, timed out, TLS."""
+
+
+class CredentialsError(KumoError):
+    """No credentials were found, or the source of them failed."""
+
+
+class RepositoryError(KumoError):
+    """Something about a backup repository."""
+
+
+class SnapshotNotFoundError(RepositoryError):
+    """The repository, or the snapshot in it, does not exist."""
+
+
+class IntegrityError(RepositoryError):
+    """A committed snapshot names data that is missing or damaged."""
+
+
+class RepositoryLockedError(RepositoryError):
+    """The database or the repository is in use by someone else."""
+
+
+class EnvironmentMismatchError(RepositoryError):
+    """The repository belongs to another environment than this client."""
+
+
+class FormatError(RepositoryError):
+    """A document in the repository is malformed, hostile, or of a newer version."""

@@ -1,0 +1,19 @@
+"""The S3 client: addresses, requests, answers, transfers."""
+
+from kumo_crt.s3._client import S3Client
+from kumo_crt.s3._results import (
+    DeleteResult,
+    GetResult,
+    HeadResult,
+    ObjectInfo,
+    PutResult,
+)
+
+__all__ = [
+    "DeleteResult",
+    "GetResult",
+    "HeadResult",
+    "ObjectInfo",
+    "PutResult",
+    "S3Client",
+]

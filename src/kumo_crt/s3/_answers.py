@@ -1,0 +1,258 @@
+"""Reads what the service answers: headers, XML, errors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from kumo_crt import _core
+from kumo_crt.exceptions import (
+    AccessDeniedError,
+    ChecksumMismatchError,
+    CredentialsError,
+    KumoError,
+    NotFoundError,
+    PreconditionFailedError,
+    S3Error,
+    ThrottledError,
+    TransportError,
+)
+
+ALGORITHMS = ("crc32c", "crc32", "crc64nvme", "sha1", "sha256")
+ATTEMPT = "kumo-attempt"
+_CODES_BY_STATUS = {
+    301: "PermanentRedirect",
+    304: "NotModified",
+    400: "BadRequest",
+    403: "AccessDenied",
+    404: "NotFound",
+    409: "Conflict",
+    412: "PreconditionFailed",
+    416: "InvalidRange",
+    429: "TooManyRequests",
+    503: "SlowDown",
+}
+_THROTTLED = {
+    "SlowDown",
+    "RequestLimitExceeded",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+}
+_HINTS = {
+    "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
+    "InvalidAccessKeyId": "the service does not know this access key id",
+    "RequestTimeTooSkewed": "this machine's clock is off: set it right",
+    "NoSuchBucket": "create the bucket, or look at its name and at the endpoint",
+    "PermanentRedirect": "the bucket is in another region: set region",
+    "AuthorizationHeaderMalformed": "the bucket may be in another region: set region",
+    "ExpiredToken": "the session token has expired: get a new one",
+    "EntityTooLarge": "raise part_size or lower multipart_threshold",
+}
+
+
+class Headers:
+    """Response headers, looked up in lower case."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._values = {name.lower(): value for name, value in pairs}
+
+    def get(self, name: str) -> str | None:
+        """The header's value; None if absent."""
+        return self._values.get(name)
+
+    @property
+    def etag(self) -> str:
+        """ETag without its quotes."""
+        return self._values.get("etag", "").strip('"')
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """User metadata, without what kumo_crt put there for itself."""
+        prefix = "x-amz-meta-"
+        return {
+            name[len(prefix) :]: value
+            for name, value in self._values.items()
+            if name.startswith(prefix) and name != prefix + ATTEMPT
+        }
+
+    @property
+    def attempt(self) -> str | None:
+        """The id left by a conditional upload."""
+        return self._values.get("x-amz-meta-" + ATTEMPT)
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Stored checksums by algorithm, as base64 text."""
+        found = {}
+        for name in ALGORITHMS:
+            value = self._values.get("x-amz-checksum-" + name)
+            if value:
+                found[name] = value
+        return found
+
+    @property
+    def checksum_type(self) -> str | None:
+        """FULL_OBJECT or COMPOSITE; inferred from the ``-parts`` suffix where not said."""
+        said = self._values.get("x-amz-checksum-type")
+        if said or not self.checksums:
+            return said
+        composite = any("-" in value for value in self.checksums.values())
+        return "COMPOSITE" if composite else "FULL_OBJECT"
+
+    def time(self, name: str) -> datetime | None:
+        """A header that holds an HTTP date."""
+        value = self._values.get(name)
+        if not value:
+            return None
+        try:
+            return parsedate_to_datetime(value).astimezone(UTC)
+        except ValueError:
+            return None
+
+    def number(self, name: str) -> int | None:
+        """A header that holds a number not below zero."""
+        value = self._values.get(name, "")
+        return int(value) if value.isascii() and value.isdigit() else None
+
+
+def decode_crc32c(text: str | None) -> int | None:
+    """A full-object CRC32C from its S3 form (base64, big-endian); None if it is not one."""
+    try:
+        raw = base64.b64decode(text or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return int.from_bytes(raw, "big") if len(raw) == 4 else None
+
+
+def encode_crc32c(value: int) -> str:
+    """The S3 form of a CRC32C."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def parse_xml(body: bytes | memoryview, what: str) -> ET.Element:
+    """Parses an answer, dropping XML namespaces.
+
+    Raises:
+        S3Error: It is not XML, or an error document inside a successful answer.
+    """
+    try:
+        # Expat (2.4.1 and later) bounds entity expansion; Python does not fetch external ones.
+        root = ET.fromstring(bytes(body))  # noqa: S314
+    except ET.ParseError as error:
+        raise S3Error("MalformedResponse", 200, f"{what}: the answer is no XML: {error}") from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag == "Error":
+        raise _error_from(root, 200, what, "")
+    return root
+
+
+def text_of(element: ET.Element, path: str) -> str:
+    """Text of a child element; empty if absent."""
+    return element.findtext(path) or ""
+
+
+def iso_time(text: str) -> datetime | None:
+    """A time as listings give it."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def error_class(code: str, status: int) -> type[S3Error]:
+    """The exception for an error code and HTTP status."""
+    if code in _THROTTLED or status == 429 or (status == 503 and code != "ServiceUnavailable"):
+        return ThrottledError
+    if status == 404 or code.startswith("NoSuch"):
+        return NotFoundError
+    if status in (401, 403):
+        return AccessDeniedError
+    if status == 412 or code in ("PreconditionFailed", "ConditionalRequestConflict"):
+        return PreconditionFailedError
+    return S3Error
+
+
+def _error_from(root: ET.Element | None, status: int, what: str, request_id: str) -> S3Error:
+    code = text_of(root, "Code") if root is not None else ""
+    code = code or _CODES_BY_STATUS.get(status, str(status))
+    message = text_of(root, "Message") if root is not None else ""
+    hint = _HINTS.get(code)
+    region = text_of(root, "Region") if root is not None else ""
+    if region and hint:
+        hint += f" to {region}"
+    parts = [f"{what}: {message or code}", hint or ""]
+    request_id = request_id or (text_of(root, "RequestId") if root is not None else "")
+    kind = error_class(code, status)
+    return kind(code, status, ". ".join(part.rstrip(".") for part in parts if part), request_id)
+
+
+def _s3_error(response: _core.Response, what: str) -> S3Error:
+    headers = Headers(response.headers)
+    root: ET.Element | None = None
+    if response.error_body:
+        try:
+            root = ET.fromstring(response.error_body)  # noqa: S314
+            for element in root.iter():
+                element.tag = element.tag.rpartition("}")[2]
+        except ET.ParseError:
+            root = None  # a proxy's page, or an answer that was cut
+    return _error_from(root, response.status, what, headers.get("x-amz-request-id") or "")
+
+
+def raise_for(response: _core.Response, what: str, endpoint: str) -> None:
+    """Raises the exception for a response that is an error.
+
+    Args:
+        response: The response.
+        what: What was done, to which object; begins the message.
+        endpoint: Where; named in errors of the transport.
+    """
+    if response.error_code == 0:
+        return
+    name = response.error_name
+    if response.status >= 300 or (response.status and response.error_body):
+        raise _s3_error(response, what)
+    raise _without_answer(name, response.error_text, what, endpoint)
+
+
+def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError:
+    if "CREDENTIALS" in name or name.startswith(("AWS_AUTH_PROFILE", "AWS_AUTH_SSO")):
+        return CredentialsError(
+            f"{what}: no credentials could be had: {text} ({name}). Set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, choose a profile, or pass access_key_id and secret_access_key "
+            "(anonymous=True for public data)"
+        )
+    if name == "AWS_ERROR_S3_RESPONSE_CHECKSUM_MISMATCH":
+        return ChecksumMismatchError(f"{what}: {text}")
+    if "TLS" in name or name.startswith("AWS_ERROR_PKI"):
+        return TransportError(
+            f"{what}: no secure connection to {endpoint}: {text} ({name}). If its certificate is "
+            "signed by your own CA, name the CA's file with ca_file or AWS_CA_BUNDLE"
+        )
+    if name.startswith("AWS_IO_DNS"):
+        return TransportError(
+            f"{what}: {endpoint} has no address: {text} ({name}). Look at the endpoint URL and at "
+            "the name server"
+        )
+    if name.startswith(("AWS_IO_SOCKET", "AWS_ERROR_HTTP", "AWS_IO_RETRY", "AWS_ERROR_S3_REQUEST")):
+        return TransportError(
+            f"{what}: no answer from {endpoint}: {text} ({name}). Is the endpoint URL right, and "
+            "the service up?"
+        )
+    if name.startswith("AWS_ERROR_FILE"):
+        return KumoError(f"{what}: {text}")
+    if name == "AWS_ERROR_S3_CANCELED":
+        # Ours: the reason is in the text (no room, disk error) unless somebody cancelled.
+        return KumoError(f"{what}: {text}")
+    return TransportError(f"{what}: {text} ({name}), endpoint {endpoint}")
+
+
+def public_checksums(headers: Headers) -> Mapping[str, str]:
+    """Stored checksums under the names S3 uses for the algorithms."""
+    return {name.upper(): value for name, value in headers.checksums.items()}

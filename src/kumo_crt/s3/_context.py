@@ -1,0 +1,124 @@
+"""What every request of a client shares: where it goes and how it is built."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+from kumo_crt import _core
+from kumo_crt._config import Settings
+from kumo_crt._engine import Call, Meter
+
+_USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
+Query = Iterable[tuple[str, str]]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _virtual_host_safe(bucket: str, tls: bool) -> bool:
+    """Whether a bucket can be part of the host name (dots break wildcard certificates)."""
+    plain = bucket.replace("-", "").replace(".", "")
+    return (
+        plain.isascii()
+        and plain.isalnum()
+        and bucket == bucket.lower()
+        and not (tls and "." in bucket)
+    )
+
+
+@dataclass(frozen=True)
+class Context:
+    """A native client with the settings that requests need."""
+
+    native: _core.Client
+    settings: Settings
+
+    def base(self, bucket: str) -> tuple[str, str]:
+        """Endpoint URL and path prefix for a bucket (for none: the service itself)."""
+        settings = self.settings
+        url = settings.endpoint_url
+        if url is None:
+            suffix = ".cn" if settings.region.startswith("cn-") else ""
+            url = f"https://s3.{settings.region}.amazonaws.com{suffix}"
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        style = settings.addressing_style
+        if style == "auto":
+            aws = host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+            fits = _virtual_host_safe(bucket, parts.scheme == "https")
+            style = "virtual" if aws and fits else "path"
+        if not bucket:
+            return url, ""
+        if style == "virtual" and not _is_address(host):
+            return f"{parts.scheme}://{bucket}.{parts.netloc}", ""
+        return url, "/" + quote(bucket, safe="-_.~")
+
+    def call(
+        self,
+        operation: str,
+        method: str,
+        bucket: str,
+        key: str = "",
+        *,
+        query: Query = (),
+        headers: Mapping[str, str] | None = None,
+        body: object = None,
+        send_crc32c: bool = False,
+        sink: object = None,
+        crc32c_of_response: bool = False,
+        split_ranges: bool = False,
+        meter: Meter | None = None,
+        shield: bool = False,
+    ) -> Call:
+        """Builds the call of one request."""
+        endpoint, prefix = self.base(bucket)
+        target = prefix + "/" + quote(key, safe="/-_.~") if key or not prefix else prefix
+        text = "&".join(
+            f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" if value else name
+            for name, value in query
+        )
+        pairs = [("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT)]
+        pairs.extend((headers or {}).items())
+        return Call(
+            client=self.native,
+            operation=operation,
+            method=method,
+            endpoint=endpoint,
+            target=f"{target}?{text}" if text else target,
+            headers=pairs,
+            body=body,
+            send_crc32c=send_crc32c,
+            sink=sink,
+            crc32c_of_response=crc32c_of_response,
+            split_ranges=split_ranges,
+            part_size=self.settings.part_size if split_ranges else 0,
+            meter=meter,
+            shield=shield,
+        )
+
+    def endpoint(self, bucket: str) -> str:
+        """Where requests for a bucket go, for messages."""
+        return self.base(bucket)[0]
+
+
+def check_names(bucket: str, key: str | None = None) -> None:
+    """Refuses names that can not be meant.
+
+    Raises:
+        ValueError: Empty, too long, or with characters that do not belong there.
+    """
+    if len(bucket) < 3 or len(bucket) > 255 or any(c in bucket for c in "/?#\0 \n\r\t"):
+        raise ValueError(f"bucket {bucket!r}: a bucket name has 3 to 63 characters, without '/'")
+    if key is not None:
+        if not key:
+            raise ValueError("the key is empty")
+        if len(key.encode("utf-8", "surrogatepass")) > 1024:
+            raise ValueError(f"key {key[:40]!r}…: longer than the 1024 bytes that S3 allows")

@@ -1,0 +1,442 @@
+"""Uploads: one request for a small body, a multipart upload for a large one.
+
+Every part is sent with its CRC32C in a header, taken while the part is read; the CRC32C of the
+whole object is their combination, sent with the completion as a FULL_OBJECT checksum, so that S3
+itself compares what it stored with what was read here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, BinaryIO, Protocol, cast
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+from kumo_crt import _core
+from kumo_crt._config import MAX_PARTS, MIB
+from kumo_crt._engine import Cancelled, Gather, Meter, Task
+from kumo_crt.exceptions import (
+    ChecksumMismatchError,
+    KumoError,
+    NotFoundError,
+    PreconditionFailedError,
+    S3Error,
+)
+from kumo_crt.s3._answers import (
+    ATTEMPT,
+    Headers,
+    decode_crc32c,
+    encode_crc32c,
+    parse_xml,
+    raise_for,
+    text_of,
+)
+from kumo_crt.s3._context import Context
+from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._results import PutResult
+
+MAX_SINGLE_PUT = 5 * 1000**3
+MAX_OBJECT = 48_800_000_000_000
+# How often an upload begins again after 409 ConditionalRequestConflict, as S3 asks for.
+_CONFLICT_ATTEMPTS = 3
+
+
+class Source(Protocol):
+    """A body of known size, of which any part can be sent, also again."""
+
+    size: int
+
+    def part(self, offset: int, size: int) -> object:
+        """What `Call.body` takes for these bytes."""
+
+
+class MemorySource:
+    """Memory of the caller's, sent from where it is."""
+
+    def __init__(self, data: object) -> None:
+        view = memoryview(cast("bytes", data))
+        if not view.c_contiguous:
+            raise ValueError("body: the buffer is not C-contiguous; pass a contiguous copy")
+        self._view = view.cast("B") if view.format != "B" or view.ndim != 1 else view
+        self.size = self._view.nbytes
+
+    def part(self, offset: int, size: int) -> object:
+        """A slice of the memory; no copy."""
+        return self._view[offset : offset + size]
+
+
+class FileSource:
+    """A regular file, read by the native engine."""
+
+    def __init__(self, fd: int, start: int = 0) -> None:
+        self._fd = fd
+        self._start = start
+        self.size = max(0, os.fstat(fd).st_size - start)
+
+    def part(self, offset: int, size: int) -> object:
+        """Descriptor, offset and length; nothing is read for an empty part."""
+        return (self._fd, self._start + offset, size) if size else b""
+
+
+@dataclass(frozen=True)
+class PutOptions:
+    """What goes with an object; headers by their S3 names, without preconditions."""
+
+    checksum: bool
+    headers: Mapping[str, str]
+    if_match: str | None
+    if_none_match: str | None
+    progress: Callable[[int, int], object] | None
+
+
+def put_task(
+    ctx: Context, bucket: str, key: str, source: Source, options: PutOptions
+) -> Task[PutResult]:
+    """Uploads a body of known size."""
+    if source.size > MAX_OBJECT:
+        raise ValueError(f"the body has {source.size} bytes, more than an S3 object can have")
+    meter = Meter(options.progress, source.size)
+    for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
+        try:
+            if source.size <= min(ctx.settings.multipart_threshold, MAX_SINGLE_PUT):
+                result = yield from _single(ctx, bucket, key, source, options, meter)
+            else:
+                result = yield from _multipart(ctx, bucket, key, source, options, meter)
+        except S3Error as error:
+            if error.code != "ConditionalRequestConflict" or attempt == _CONFLICT_ATTEMPTS:
+                raise
+            meter.add(-meter.done)
+        else:
+            meter.flush()
+            return result
+    raise AssertionError("unreachable")
+
+
+def _conditions(options: PutOptions) -> dict[str, str]:
+    headers = {}
+    if options.if_none_match is not None:
+        headers["If-None-Match"] = options.if_none_match
+    if options.if_match is not None:
+        headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
+    return headers
+
+
+def _single(
+    ctx: Context, bucket: str, key: str, source: Source, options: PutOptions, meter: Meter
+) -> Task[PutResult]:
+    what = f"putting s3://{bucket}/{key}"
+    headers = {**options.headers, **_conditions(options)}
+    attempt = uuid.uuid4().hex if options.if_none_match is not None else None
+    if attempt is not None:
+        headers["x-amz-meta-" + ATTEMPT] = attempt
+    response = yield ctx.call(
+        "PutObject",
+        "PUT",
+        bucket,
+        key,
+        headers=headers,
+        body=source.part(0, source.size),
+        send_crc32c=options.checksum,
+    )
+    crc = response.crc32c_sent if options.checksum else None
+    try:
+        raise_for(response, what, ctx.endpoint(bucket))
+    except PreconditionFailedError:
+        ours = yield from _already_ours(ctx, bucket, key, source.size, crc, attempt)
+        if ours is None:
+            raise
+        return ours
+    answer = Headers(response.headers)
+    _confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
+    meter.add(source.size)
+    return PutResult(answer.etag, answer.get("x-amz-version-id"), crc, source.size)
+
+
+def _confirm(stored: str | None, crc: int | None, what: str) -> None:
+    """Compares what the service says it stored with what was sent."""
+    value = decode_crc32c(stored)
+    if crc is not None and value is not None and value != crc:
+        raise ChecksumMismatchError(
+            f"{what}: sent CRC32C {crc:08x}, the service stored {value:08x}. The object may be "
+            "damaged: put it again"
+        )
+
+
+def _already_ours(
+    ctx: Context, bucket: str, key: str, size: int, crc: int | None, attempt: str | None
+) -> Task[PutResult | None]:
+    """Whether a refused write had in truth succeeded before, when its answer was lost."""
+    if attempt is None and crc is None:
+        return None
+    try:
+        found = yield from head_task(ctx, bucket, key)
+    except NotFoundError:
+        return None
+    if attempt is not None and found.attempt != attempt:
+        return None
+    if found.size != size or (crc is not None and found.checksum_crc32c not in (crc, None)):
+        return None
+    if attempt is None and found.checksum_crc32c != crc:
+        return None
+    return PutResult(found.etag, found.version_id, crc, size)
+
+
+def part_size_for(size: int, wanted: int) -> int:
+    """A part size that needs at most 10,000 parts, in whole MiB where it has to grow."""
+    least = -(-size // MAX_PARTS)
+    return wanted if wanted >= least else -(-least // MIB) * MIB
+
+
+def _multipart(
+    ctx: Context, bucket: str, key: str, source: Source, options: PutOptions, meter: Meter
+) -> Task[PutResult]:
+    part_size = part_size_for(source.size, ctx.settings.part_size)
+
+    def pieces() -> Iterator[object]:
+        for offset in range(0, source.size, part_size):
+            yield source.part(offset, min(part_size, source.size - offset))
+
+    in_memory = isinstance(source, MemorySource)
+    limit = part_limit(ctx, part_size, in_memory)
+    return (yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit))
+
+
+def part_limit(ctx: Context, part_size: int, in_memory: bool) -> int:
+    """Parts in flight at once: their buffers share the memory limit."""
+    if in_memory:
+        return ctx.settings.max_connections
+    return max(1, min(ctx.settings.max_connections, ctx.settings.memory_limit // part_size))
+
+
+@dataclass(slots=True)
+class _Part:
+    number: int
+    size: int
+    crc: int
+    etag: str
+
+
+def multipart_task(
+    ctx: Context,
+    bucket: str,
+    key: str,
+    pieces: Iterator[object],
+    options: PutOptions,
+    meter: Meter,
+    limit: int,
+) -> Task[PutResult]:
+    """Uploads pieces as the parts of one object; aborts the upload if anything fails."""
+    what = f"putting s3://{bucket}/{key}"
+    endpoint = ctx.endpoint(bucket)
+    attempt = uuid.uuid4().hex if options.if_none_match is not None else None
+    headers = dict(options.headers)
+    if options.checksum:
+        headers["x-amz-checksum-algorithm"] = "CRC32C"
+        headers["x-amz-checksum-type"] = "FULL_OBJECT"
+    if attempt is not None:
+        headers["x-amz-meta-" + ATTEMPT] = attempt
+    response = yield ctx.call(
+        "CreateMultipartUpload", "POST", bucket, key, query=[("uploads", "")], headers=headers
+    )
+    raise_for(response, what, endpoint)
+    root = parse_xml(memoryview(response.body), what)
+    upload_id = text_of(root, "UploadId")
+    if not upload_id:
+        raise S3Error("MalformedResponse", 200, f"{what}: no UploadId in the answer")
+
+    def part(number: int, piece: object) -> Task[_Part]:
+        answer = yield ctx.call(
+            "UploadPart",
+            "PUT",
+            bucket,
+            key,
+            query=[("partNumber", str(number)), ("uploadId", upload_id)],
+            body=piece,
+            send_crc32c=options.checksum,
+        )
+        raise_for(answer, f"{what}, part {number}", endpoint)
+        size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
+        found = Headers(answer.headers)
+        if options.checksum:
+            confirmed = found.get("x-amz-checksum-crc32c")
+            _confirm(confirmed, answer.crc32c_sent, f"{what}, part {number}")
+        meter.add(size)
+        return _Part(number, size, answer.crc32c_sent, found.etag)
+
+    try:
+        parts = yield Gather((part(n, piece) for n, piece in enumerate(pieces, 1)), limit)
+        return (yield from _complete(ctx, bucket, key, upload_id, parts, options, attempt, what))
+    except (Exception, Cancelled):
+        yield from _abort(ctx, bucket, key, upload_id)
+        raise
+
+
+def _abort(ctx: Context, bucket: str, key: str, upload_id: str) -> Task[None]:
+    """Tries to remove the parts; a lifecycle rule has to where this fails too."""
+    yield ctx.call(
+        "AbortMultipartUpload",
+        "DELETE",
+        bucket,
+        key,
+        query=[("uploadId", upload_id)],
+        shield=True,
+    )
+
+
+def _complete(
+    ctx: Context,
+    bucket: str,
+    key: str,
+    upload_id: str,
+    parts: list[_Part],
+    options: PutOptions,
+    attempt: str | None,
+    what: str,
+) -> Task[PutResult]:
+    size = sum(part.size for part in parts)
+    crc: int | None = None
+    headers = _conditions(options)
+    headers["Content-Type"] = "application/xml"
+    headers["x-amz-mp-object-size"] = str(size)
+    if options.checksum:
+        crc = reduce(lambda a, p: _core.crc32c_combine(a, p.crc, p.size), parts, 0)
+        headers["x-amz-checksum-crc32c"] = encode_crc32c(crc)
+        headers["x-amz-checksum-type"] = "FULL_OBJECT"
+    lines = ['<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">']
+    for part in parts:
+        checksum = ""
+        if options.checksum:
+            checksum = f"<ChecksumCRC32C>{encode_crc32c(part.crc)}</ChecksumCRC32C>"
+        lines.append(
+            f"<Part><PartNumber>{part.number}</PartNumber>"
+            f"<ETag>&quot;{escape(part.etag)}&quot;</ETag>{checksum}</Part>"
+        )
+    lines.append("</CompleteMultipartUpload>")
+    response = yield ctx.call(
+        "CompleteMultipartUpload",
+        "POST",
+        bucket,
+        key,
+        query=[("uploadId", upload_id)],
+        headers=headers,
+        body="".join(lines).encode(),
+    )
+    try:
+        raise_for(response, what, ctx.endpoint(bucket))
+        root = parse_xml(memoryview(response.body), what)
+    except (PreconditionFailedError, NotFoundError):
+        # NoSuchUpload too may mean that an earlier try had succeeded.
+        ours = yield from _already_ours(ctx, bucket, key, size, crc, attempt)
+        if ours is None:
+            raise
+        return ours
+    stored = text_of(root, "ChecksumCRC32C")
+    if "-" not in stored:  # a composite one, from a service without FULL_OBJECT, is no CRC32C
+        _confirm(stored, crc, what)
+    version = Headers(response.headers).get("x-amz-version-id")
+    etag = text_of(root, "ETag").strip('"')
+    return PutResult(etag, version, crc, size, parts=len(parts))
+
+
+def stream_task(
+    ctx: Context, bucket: str, key: str, stream: BinaryIO, options: PutOptions
+) -> Task[PutResult]:
+    """Uploads what a file object gives until its end, without knowing how much that is."""
+    meter = Meter(options.progress, 0)
+    part_size = ctx.settings.part_size
+    threshold = min(ctx.settings.multipart_threshold, MAX_SINGLE_PUT)
+    first = _read_up_to(stream, threshold + 1)
+    if len(first) <= threshold:
+        meter.total = len(first)
+        result = yield from _single(ctx, bucket, key, MemorySource(first), options, meter)
+        meter.flush()
+        return result
+
+    def pieces() -> Iterator[object]:
+        rest = memoryview(first)
+        for count in range(MAX_PARTS):
+            # Later parts grow, so that a stream of any length fits into 10,000 of them.
+            size = part_size * (1 << min(count // 2000, 4))
+            piece = bytes(rest[:size])
+            rest = rest[size:]
+            if len(piece) < size:
+                piece += _read_up_to(stream, size - len(piece))
+            if not piece:
+                return
+            yield piece
+            if len(piece) < size:
+                return
+        if _read_up_to(stream, 1):
+            raise KumoError(
+                f"putting s3://{bucket}/{key}: the stream is longer than 10,000 parts of "
+                f"{part_size} bytes and more can hold: raise part_size"
+            )
+
+    limit = part_limit(ctx, part_size, in_memory=False)
+    result = yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit)
+    meter.flush()
+    return result
+
+
+def _read_up_to(stream: BinaryIO, size: int) -> bytes:
+    chunks: list[bytes] = []
+    while size > 0:
+        chunk = stream.read(min(size, 8 * MIB))
+        if chunk is None:
+            raise ValueError("the file object is non-blocking and has no data: pass a blocking one")
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise TypeError("the file object gives text: open it in binary mode")
+        if not chunk:
+            break
+        chunks.append(bytes(chunk))
+        size -= len(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def regular_file(stream: Any) -> tuple[int, int] | None:
+    """Descriptor and position of a file object over a regular file, opened by `open`; else None.
+
+    Only the standard binary classes qualify: others may give something else than the file holds.
+    """
+    if type(stream) not in (io.BufferedReader, io.FileIO, io.BufferedRandom):
+        return None
+    if not stream.readable():
+        raise ValueError("the file object is not open for reading")
+    if type(stream) is io.BufferedRandom:
+        stream.flush()
+    fd = stream.fileno()
+    return (fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+
+
+def header_value(name: str, value: str) -> str:
+    """Refuses values that would break out of their header.
+
+    Raises:
+        ValueError: It has control characters or is not ASCII.
+    """
+    if not value.isascii() or not all(c.isprintable() for c in value):
+        raise ValueError(f"{name}: {value!r} is not printable ASCII, as S3 headers need")
+    return value
+
+
+def tagging(tags: Mapping[str, str]) -> str:
+    """The x-amz-tagging form of tags."""
+    return "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in tags.items())
+
+
+__all__ = [
+    "FileSource",
+    "MemorySource",
+    "PutOptions",
+    "header_value",
+    "put_task",
+    "regular_file",
+    "stream_task",
+    "tagging",
+]

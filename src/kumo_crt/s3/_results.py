@@ -1,0 +1,118 @@
+"""What calls return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """An object that was stored.
+
+    Attributes:
+        etag: ETag, without quotes.
+        version_id: Version in a versioned bucket.
+        checksum_crc32c: CRC32C of the whole object, as sent and confirmed by the service where it
+            says so; None if the checksum was turned off.
+        size: Bytes.
+        parts: Parts of a multipart upload; 0 for a single request.
+    """
+
+    etag: str
+    version_id: str | None
+    checksum_crc32c: int | None
+    size: int
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeadResult:
+    """What is known of an object without its content.
+
+    Attributes:
+        size: Bytes.
+        etag: ETag, without quotes.
+        version_id: Version in a versioned bucket.
+        checksum_crc32c: Stored CRC32C of the whole object; None if there is none, or only a
+            composite one (a checksum of the parts' checksums).
+        checksums: Every stored checksum as the service gives it, by algorithm name.
+        checksum_type: ``"FULL_OBJECT"``, ``"COMPOSITE"`` or None.
+        last_modified: Time of the last write.
+        metadata: User metadata, lower-case names without ``x-amz-meta-``.
+        content_type: Content type.
+        storage_class: Storage class; None means STANDARD.
+        server_time: The service's clock when it answered.
+        attempt: The id that a conditional upload of kumo_crt left, to know its own write by.
+    """
+
+    size: int
+    etag: str
+    version_id: str | None
+    checksum_crc32c: int | None
+    checksums: Mapping[str, str]
+    checksum_type: str | None
+    last_modified: datetime | None
+    metadata: Mapping[str, str]
+    content_type: str | None
+    storage_class: str | None
+    server_time: datetime | None = None
+    attempt: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """An object, or a range of one, that was read.
+
+    Attributes:
+        body: The content as a read-only memoryview of native memory; None when it went to `into`.
+        size: Bytes received.
+        etag: ETag, without quotes.
+        version_id: Version in a versioned bucket.
+        checksum_crc32c: CRC32C of the received bytes.
+        validated: Algorithm of the stored checksum that the content was compared with; None if the
+            object has none that covers what was asked for.
+        last_modified: Time of the last write.
+        metadata: User metadata, lower-case names without ``x-amz-meta-``.
+        content_type: Content type.
+    """
+
+    body: memoryview | None
+    size: int
+    etag: str
+    version_id: str | None
+    checksum_crc32c: int
+    validated: str | None
+    last_modified: datetime | None
+    metadata: Mapping[str, str]
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One line of a listing.
+
+    Attributes:
+        key: Key; with ``is_prefix``, the common prefix up to and with the delimiter.
+        size: Bytes.
+        etag: ETag, without quotes.
+        last_modified: Time of the last write.
+        storage_class: Storage class; None where the service does not say.
+        is_prefix: Whether this stands for all keys that begin with ``key``.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime | None
+    storage_class: str | None = None
+    is_prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """A deletion. ``version_id`` is the deleted version or the delete marker that was made."""
+
+    version_id: str | None
+    delete_marker: bool
