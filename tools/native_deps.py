@@ -190,7 +190,9 @@ def warn_if_crc_is_slow(prefix: Path) -> None:
     """Old assemblers and compilers drop the vector code of aws-checksums silently."""
     archive = (prefix / "lib" / "libaws-checksums.a").read_bytes()
     if os.uname().machine == "x86_64":
-        missing = [isa for isa in ("clmul", "avx512") if isa.encode() not in archive]
+        missing = [
+            isa for isa in ("clmul", "intel_avx512") if f"crc32c_{isa}".encode() not in archive
+        ]
         if missing:
             say(f"warning: this compiler built CRC32C without {', '.join(missing)}: slower")
 

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "native_deps.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
-# Counts its configurations; FAKE_HANG makes it wait, FAKE_BREAK makes it fail to compile.
+# Counts its configurations. FAKE_HANG makes it wait, FAKE_BREAK fail to compile, and FAKE_SLOW
+# leave out the vector code.
 FAKE_CMAKE = """
 cmake_minimum_required(VERSION 3.20)
 project(fake C)
@@ -30,14 +31,17 @@ add_library(aws-checksums STATIC crc.c)
 if(DEFINED ENV{FAKE_BREAK})
   target_compile_definitions(aws-checksums PRIVATE BREAK)
 endif()
+if(DEFINED ENV{FAKE_SLOW})
+  target_compile_definitions(aws-checksums PRIVATE crc32c_intel_avx512=crc32c_table)
+endif()
 install(TARGETS aws-checksums ARCHIVE DESTINATION lib)
 """
 FAKE_SOURCE = """
 #ifdef BREAK
 #error "the fake library was asked to break"
 #endif
-int clmul(void) { return 0; }
-int avx512(void) { return 0; }
+int crc32c_clmul(void) { return 0; }
+int crc32c_intel_avx512(void) { return 0; }
 """
 
 

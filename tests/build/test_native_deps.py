@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.build.conftest import FakeDistribution, make_archive
 
@@ -38,6 +42,23 @@ def test_the_cache_keeps_no_build_tree(fake: FakeDistribution) -> None:
         f"{prefix.name}.lock",
         "logs",
     }
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86-64 instructions")
+@pytest.mark.parametrize("slow", [True, False])
+def test_missing_vector_code_is_said(fake: FakeDistribution, slow: bool) -> None:
+    result = fake.run(env={"FAKE_SLOW": "1"} if slow else {})
+    assert result.returncode == 0, result.stderr
+    assert ("built CRC32C without intel_avx512" in result.stdout) is slow
+
+
+@pytest.mark.parametrize("program", ["ninja", "make"])
+def test_either_generator(fake: FakeDistribution, program: str) -> None:
+    found = shutil.which(program, path=fake.environment()["PATH"])
+    assert found, f"{program} is needed by this test"
+    result = fake.run("--make-program", found)
+    assert result.returncode == 0, result.stderr
+    assert len(fake.prefixes()) == 1
 
 
 def test_other_flags_are_another_build(fake: FakeDistribution) -> None:
