@@ -133,7 +133,6 @@ def test_against_sst_dump(busy: Path) -> None:
 
 def test_against_live_files(tmp_path: Path) -> None:
     options = table_options(6)
-    options.set_disable_auto_compactions(True)
     db = Rdict(str(tmp_path / "db"), options)
     for turn in range(5):
         for i in range(100):

@@ -8,7 +8,7 @@
 
 namespace kumo::rocksdb {
 
-enum class FileKind {
+enum class FileKind : std::uint8_t {
   kSst,
   kBlob,
   kWal,

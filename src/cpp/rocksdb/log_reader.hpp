@@ -11,7 +11,7 @@
 namespace kumo::rocksdb {
 
 // How a log file (WAL or MANIFEST) ends, behind its last whole record.
-enum class LogTail {
+enum class LogTail : std::uint8_t {
   kClean,     // with that record
   kPartial,   // inside a record: normal while another process appends
   kZeros,     // in zeros: space allocated but not written

@@ -9,7 +9,7 @@
 
 namespace kumo::rocksdb {
 
-enum class TableKind { kBlockBased, kPlain, kCuckoo };
+enum class TableKind : std::uint8_t { kBlockBased, kPlain, kCuckoo };
 
 struct BlockHandle {
   std::uint64_t offset = 0;

@@ -11,7 +11,7 @@ constexpr std::size_t kMaxField = std::size_t{16} << 20;
 // Unknown tags with this bit are length-prefixed and may be skipped.
 constexpr std::uint32_t kIgnorable = 1U << 13;
 
-enum Tag : std::uint32_t {
+enum Tag : std::uint16_t {
   kComparator = 1,
   kLogNumber = 2,
   kNextFileNumber = 3,
@@ -43,7 +43,7 @@ enum Tag : std::uint32_t {
 };
 
 // Fields of a new file (NewFile4).
-enum CustomTag : std::uint32_t {
+enum CustomTag : std::uint8_t {
   kTerminate = 1,
   kCustomMinLogNumber = 3,
   kOldestBlobFileNumber = 4,
