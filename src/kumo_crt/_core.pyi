@@ -1,6 +1,7 @@
 """Types of the native engine. Private: the public names are in `kumo_crt`."""
 
-from typing import Any
+from os import PathLike
+from typing import Any, Literal, final
 
 def build_info() -> dict[str, Any]: ...
 def crc32(data: object, value: int = 0) -> int:
@@ -142,3 +143,313 @@ class Client:
             split_ranges: Lets a GetObject go in ranged requests.
             part_size: Bytes of those.
         """
+
+# -- RocksDB's own files: rocksdb/ -----------------------------------------------------------------
+
+_StrPath = str | bytes | PathLike[str] | PathLike[bytes]
+
+class RocksDBFormatError(ValueError):
+    """A RocksDB file is damaged, is something else, or is of a newer version."""
+
+    path: str
+    offset: int
+
+@final
+class SstProperties:
+    """What a table file says about itself; see `sst_properties`."""
+
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def table_kind(self) -> Literal["block_based", "plain", "cuckoo"]: ...
+    @property
+    def format_version(self) -> int: ...
+    @property
+    def checksum_type(self) -> Literal["none", "crc32c", "xxhash", "xxhash64", "xxh3"]: ...
+    @property
+    def db_id(self) -> str: ...
+    @property
+    def db_session_id(self) -> str: ...
+    @property
+    def db_host_id(self) -> str: ...
+    @property
+    def original_file_number(self) -> int: ...
+    @property
+    def creation_time(self) -> int: ...
+    @property
+    def file_creation_time(self) -> int: ...
+    @property
+    def oldest_key_time(self) -> int: ...
+    @property
+    def num_entries(self) -> int: ...
+    @property
+    def num_deletions(self) -> int: ...
+    @property
+    def num_merge_operands(self) -> int: ...
+    @property
+    def num_range_deletions(self) -> int: ...
+    @property
+    def raw_key_size(self) -> int: ...
+    @property
+    def raw_value_size(self) -> int: ...
+    @property
+    def data_size(self) -> int: ...
+    @property
+    def index_size(self) -> int: ...
+    @property
+    def filter_size(self) -> int: ...
+    @property
+    def column_family_id(self) -> int | None:
+        """None for a file that no column family made (SstFileWriter)."""
+    @property
+    def column_family_name(self) -> str: ...
+    @property
+    def comparator(self) -> str: ...
+    @property
+    def compression(self) -> str:
+        """RocksDB's name of it; several are joined by commas."""
+    @property
+    def global_seqno(self) -> int | None:
+        """Set for files of an SstFileWriter; not 0 if ingestion wrote into the file."""
+    @property
+    def identity_complete(self) -> bool:
+        """True if db_id, db_session_id and original_file_number name this file's content."""
+
+@final
+class ColumnFamily:
+    """A column family in a MANIFEST."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def comparator(self) -> str: ...
+    @property
+    def log_number(self) -> int: ...
+    @property
+    def full_history_ts_low(self) -> bytes: ...
+    @property
+    def persist_user_defined_timestamps(self) -> bool: ...
+
+@final
+class SstFile:
+    """A live table file in a MANIFEST."""
+
+    @property
+    def column_family_id(self) -> int: ...
+    @property
+    def level(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def path_id(self) -> int:
+        """Index into db_paths; 0 is the database directory."""
+    @property
+    def smallest_key(self) -> bytes: ...
+    @property
+    def largest_key(self) -> bytes: ...
+    @property
+    def smallest_seqno(self) -> int: ...
+    @property
+    def largest_seqno(self) -> int: ...
+    @property
+    def file_checksum(self) -> bytes:
+        """Empty unless the database has a checksum generator."""
+    @property
+    def file_checksum_func_name(self) -> str: ...
+    @property
+    def unique_id(self) -> bytes: ...
+    @property
+    def oldest_ancester_time(self) -> int: ...
+    @property
+    def file_creation_time(self) -> int: ...
+    @property
+    def epoch_number(self) -> int: ...
+    @property
+    def oldest_blob_file_number(self) -> int:
+        """0 if the file refers to no blob file."""
+    @property
+    def temperature(self) -> int: ...
+
+@final
+class BlobFile:
+    """A live blob file in a MANIFEST."""
+
+    @property
+    def column_family_id(self) -> int: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def total_count(self) -> int: ...
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of blob records, without the file's header and footer."""
+    @property
+    def garbage_count(self) -> int: ...
+    @property
+    def garbage_bytes(self) -> int: ...
+    @property
+    def checksum_method(self) -> str: ...
+    @property
+    def checksum_value(self) -> bytes: ...
+
+@final
+class ManifestState:
+    """The state of a database after all records of its MANIFEST."""
+
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def valid_bytes(self) -> int:
+        """The prefix that makes up this state: whole records, whole atomic groups."""
+    @property
+    def edits(self) -> int: ...
+    @property
+    def db_id(self) -> str:
+        """Empty where options or age keep it out of the MANIFEST."""
+    @property
+    def log_number(self) -> int: ...
+    @property
+    def prev_log_number(self) -> int: ...
+    @property
+    def next_file_number(self) -> int: ...
+    @property
+    def last_sequence(self) -> int: ...
+    @property
+    def min_log_number_to_keep(self) -> int: ...
+    @property
+    def max_column_family(self) -> int: ...
+    @property
+    def min_wal_number(self) -> int:
+        """The lowest WAL that recovery reads."""
+    @property
+    def wals(self) -> dict[int, int | None]:
+        """Tracked WALs (track_and_verify_wals_in_manifest) with the bytes known to be synced."""
+    @property
+    def column_families(self) -> tuple[ColumnFamily, ...]: ...
+    @property
+    def sst_files(self) -> tuple[SstFile, ...]:
+        """Ordered by column family, level, number."""
+    @property
+    def blob_files(self) -> tuple[BlobFile, ...]: ...
+
+@final
+class WalInfo:
+    """What a write-ahead log holds; see `scan_wal`."""
+
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def valid_bytes(self) -> int:
+        """The prefix of whole records: cut there, the file is a whole log."""
+    @property
+    def records(self) -> int: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def first_sequence(self) -> int | None:
+        """None without a batch, and in a compressed log."""
+    @property
+    def last_sequence(self) -> int | None: ...
+    @property
+    def tail(self) -> Literal["clean", "partial", "zeros", "recycled", "damaged"]: ...
+    @property
+    def tail_offset(self) -> int: ...
+    @property
+    def tail_problem(self) -> str: ...
+    @property
+    def compressed(self) -> bool: ...
+    @property
+    def recycled(self) -> bool: ...
+    @property
+    def predecessor(self) -> tuple[int, int, int] | None:
+        """Number, size and last sequence of the WAL before, where RocksDB recorded them."""
+
+@final
+class BlobFileInfo:
+    """Header and footer of a blob file; see `read_blob_file`."""
+
+    @property
+    def file_size(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def column_family_id(self) -> int: ...
+    @property
+    def compression(self) -> str:
+        """Empty if unknown."""
+    @property
+    def has_ttl(self) -> bool: ...
+    @property
+    def blob_count(self) -> int | None:
+        """None in a file that is not closed."""
+    @property
+    def closed(self) -> bool: ...
+
+def sst_properties(path: _StrPath) -> SstProperties:
+    """Reads the end of a table file (8 KiB, mostly) and verifies what it reads.
+
+    Raises:
+        RocksDBFormatError: The file is damaged, no table, or of a newer format.
+        OSError: The file cannot be read.
+    """
+
+def read_manifest(path: _StrPath, *, allow_partial: bool = True) -> ManifestState:
+    """Replays a MANIFEST.
+
+    Args:
+        path: The file that CURRENT names.
+        allow_partial: Accept a file that ends inside a record, inside an atomic group or in zeros,
+            as one that is being appended to may; the state is the one before that.
+
+    Raises:
+        RocksDBFormatError: The file is damaged, or written by a newer RocksDB in a way that
+            cannot be skipped.
+        OSError: The file cannot be read.
+    """
+
+def scan_wal(path: _StrPath) -> WalInfo:
+    """Reads a write-ahead log; damage and an unfinished end are reported, not raised.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+
+def read_blob_file(path: _StrPath) -> BlobFileInfo:
+    """Reads a blob file's header and, if the file is closed, its footer.
+
+    Raises:
+        RocksDBFormatError: The header or footer is damaged.
+        OSError: The file cannot be read.
+    """
+
+def read_current(path: _StrPath) -> str:
+    """Returns the name of the MANIFEST that the file CURRENT holds.
+
+    Raises:
+        RocksDBFormatError: The content is not exactly a MANIFEST's name and a newline.
+        OSError: The file cannot be read.
+    """
+
+def classify_file(
+    name: _StrPath,
+) -> tuple[
+    Literal[
+        "sst",
+        "blob",
+        "wal",
+        "manifest",
+        "options",
+        "current",
+        "identity",
+        "lock",
+        "info_log",
+        "temp",
+        "other",
+    ],
+    int | None,
+]:
+    """Says by its name alone what a file in a database directory is, and its number."""

@@ -3,7 +3,8 @@
 A *task* is a generator that yields what it waits for and is sent the outcome:
 
 * a `Call`: one native operation; the answer is a `_core.Response`;
-* a `Gather`: further tasks, a bounded number at once; the answer is the list of their results.
+* a `Gather`: further tasks, a bounded number at once; the answer is the list of their results;
+* a `Sleep`: to go on after some time.
 
 `run` drives one task, with all it gathers, on the calling thread; the calls run natively. If a task
 fails, what was gathered beside it is cancelled: a task sees that as `Cancelled` at its ``yield``,
@@ -13,6 +14,7 @@ and may still yield calls to clean up after itself. Ctrl-C does the same to ever
 from __future__ import annotations
 
 import contextlib
+import heapq
 import itertools
 import os
 import time
@@ -66,12 +68,53 @@ class Gather:
     limit: int
 
 
-class Meter:
-    """Counts bytes done and tells a callback, at most ten times a second and at the end."""
+@dataclass(slots=True)
+class Sleep:
+    """Time in seconds after which the task goes on."""
 
-    def __init__(self, callback: Callable[[int, int], object] | None, total: int) -> None:
+    seconds: float
+
+
+class Throttle:
+    """Spreads bytes over time, for all tasks that share it.
+
+    Args:
+        bytes_per_second: The rate.
+    """
+
+    def __init__(self, bytes_per_second: float) -> None:
+        if not bytes_per_second > 0:
+            raise ValueError(f"bytes per second is {bytes_per_second}: it must be above 0")
+        self._rate = bytes_per_second
+        self._free = 0.0
+
+    def take(self, count: int) -> Task[None]:
+        """Waits until ``count`` bytes may be sent."""
+        now = time.monotonic()
+        start = max(now, self._free)
+        self._free = start + count / self._rate
+        if start > now:
+            yield Sleep(start - now)
+
+
+class Meter:
+    """Counts bytes done and tells a callback, at most ten times a second and at the end.
+
+    Args:
+        callback: Called with bytes done and bytes in total.
+        total: Bytes in total; 0 where that is not known.
+        parent: A meter that counts the same bytes, among others'.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[int, int], object] | None,
+        total: int,
+        parent: Meter | None = None,
+    ) -> None:
         self.done = 0
         self.total = total
+        self._parent = parent
         self._callback = callback
         self._next = 0.0
         self._told = -1
@@ -79,6 +122,8 @@ class Meter:
     def add(self, count: int) -> None:
         """Counts ``count`` more bytes; less than none when a transfer starts again."""
         self.done += count
+        if self._parent is not None:
+            self._parent.add(count)
         now = time.monotonic()
         if self._callback is not None and now >= self._next:
             self._next = now + 0.1
@@ -151,6 +196,7 @@ class _Run:
         self._ready: deque[tuple[_Fiber, Any, BaseException | None]] = deque()
         self._pending: deque[tuple[_Fiber, Call]] = deque()
         self._flying: dict[int, _InFlight] = {}
+        self._sleeping: list[tuple[float, int, _Fiber]] = []  # a heap
         self._over = False
         self._result: Any = None
         self._error: BaseException | None = None
@@ -192,9 +238,17 @@ class _Run:
             if deadline is not None and time.monotonic() >= deadline:
                 return
             wait = _WAIT if deadline is None else min(_WAIT, deadline - time.monotonic())
+            if self._sleeping:
+                wait = min(wait, self._sleeping[0][0] - time.monotonic())
             for done in self._queue.take(max(wait, 0.0)):
                 self._landed(done)
+            self._wake()
             self._sample()
+
+    def _wake(self) -> None:
+        now = time.monotonic()
+        while self._sleeping and self._sleeping[0][0] <= now:
+            self._ready.append((heapq.heappop(self._sleeping)[2], None, None))
 
     def _step(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
         if fiber.cancel and not fiber.cancelled:
@@ -209,6 +263,9 @@ class _Run:
         else:
             if isinstance(wanted, Call):
                 self._pending.append((fiber, wanted))
+            elif isinstance(wanted, Sleep):
+                until = time.monotonic() + wanted.seconds
+                heapq.heappush(self._sleeping, (until, next(_ids), fiber))
             else:
                 group = _Group(fiber, iter(wanted.tasks), max(1, wanted.limit))
                 fiber.waits_for = group
@@ -264,7 +321,13 @@ class _Run:
                 if item[0] is fiber:
                     self._pending.remove(item)
                     self._ready.append((fiber, None, None))
-                    break
+                    return
+            for sleeper in self._sleeping:
+                if sleeper[2] is fiber:
+                    self._sleeping.remove(sleeper)
+                    heapq.heapify(self._sleeping)
+                    self._ready.append((fiber, None, None))
+                    return
 
     def _submit(self) -> None:
         while self._pending and len(self._flying) < self._limit:

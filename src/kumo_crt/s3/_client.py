@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Self, TypeVar, cast
 
 from kumo_crt import _config, _engine, _runtime
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _get, _objects, _put
+from kumo_crt.s3 import _body, _get, _objects, _put
 from kumo_crt.s3._context import Context, check_names
 from kumo_crt.s3._results import DeleteResult, GetResult, HeadResult, ObjectInfo, PutResult
 
@@ -199,7 +199,7 @@ class S3Client:
         for name, value in (
             ("Content-Type", content_type),
             ("x-amz-storage-class", storage_class),
-            ("x-amz-tagging", _put.tagging(tags) if tags else None),
+            ("x-amz-tagging", _body.tagging(tags) if tags else None),
             ("x-amz-server-side-encryption", sse),
             ("x-amz-server-side-encryption-aws-kms-key-id", kms_key_id),
         ):
@@ -207,7 +207,7 @@ class S3Client:
                 headers[name] = value
         options = _put.PutOptions(
             checksum=checksum is not None,
-            headers={n: _put.header_value(n, v) for n, v in headers.items()},
+            headers={n: _body.header_value(n, v) for n, v in headers.items()},
             if_match=if_match,
             if_none_match=if_none_match,
             progress=progress,
@@ -215,28 +215,28 @@ class S3Client:
         context = self._open()
         if isinstance(body, str | os.PathLike):
             with open(body, "rb", buffering=0) as file:
-                opened = _put.regular_file(file)
+                opened = _body.regular_file(file)
                 if opened is None:
                     return (
                         yield from _put.stream_task(
                             context, bucket, key, cast("BinaryIO", file), options
                         )
                     )
-                source = _put.FileSource(opened[0])
+                source = _body.FileSource(opened[0])
                 return (yield from _put.put_task(context, bucket, key, source, options))
         if hasattr(body, "read"):
-            opened = _put.regular_file(body)
+            opened = _body.regular_file(body)
             if opened is None:
                 return (
                     yield from _put.stream_task(
                         context, bucket, key, cast("BinaryIO", body), options
                     )
                 )
-            source = _put.FileSource(*opened)
+            source = _body.FileSource(*opened)
             result = yield from _put.put_task(context, bucket, key, source, options)
             cast("BinaryIO", body).seek(opened[1] + source.size)
             return result
-        return (yield from _put.put_task(context, bucket, key, _put.MemorySource(body), options))
+        return (yield from _put.put_task(context, bucket, key, _body.MemorySource(body), options))
 
     def get_object(
         self,

@@ -34,6 +34,7 @@ class GetOptions:
         expected_crc32c: CRC32C the whole object must have, where the caller knows it; saves asking
             for the stored one.
         progress: Called with bytes done and total.
+        meter: Counts the bytes of several downloads.
     """
 
     range: tuple[int, int | None] | None = None
@@ -42,6 +43,7 @@ class GetOptions:
     expected_size: int | None = None
     expected_crc32c: int | None = None
     progress: Callable[[int, int], object] | None = None
+    meter: Meter | None = None
 
 
 def get_task(
@@ -104,7 +106,7 @@ def _receive(
         headers["Range"] = _range_header(options.range)
     if options.if_match is not None:
         headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
-    meter = Meter(options.progress, options.expected_size or 0)
+    meter = Meter(options.progress, options.expected_size or 0, options.meter)
     for split in (True, False):
         response = yield ctx.call(
             "GetObject",
@@ -153,6 +155,7 @@ def _receive(
         last_modified=answer.time("last-modified"),
         metadata=answer.metadata,
         content_type=answer.get("content-type"),
+        server_time=answer.time("date"),
     )
 
 

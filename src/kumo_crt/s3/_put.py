@@ -7,20 +7,16 @@ itself compares what it stored with what was read here.
 
 from __future__ import annotations
 
-import io
-import os
-import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, BinaryIO, Protocol, cast
-from urllib.parse import quote
+from typing import BinaryIO, cast
 from xml.sax.saxutils import escape
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB
-from kumo_crt._engine import Cancelled, Gather, Meter, Task
+from kumo_crt._engine import Cancelled, Gather, Meter, Task, Throttle
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
     KumoError,
@@ -37,6 +33,7 @@ from kumo_crt.s3._answers import (
     raise_for,
     text_of,
 )
+from kumo_crt.s3._body import MemorySource, Source, read_up_to
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._results import PutResult
@@ -47,52 +44,20 @@ MAX_OBJECT = 48_800_000_000_000
 _CONFLICT_ATTEMPTS = 3
 
 
-class Source(Protocol):
-    """A body of known size, of which any part can be sent, also again."""
-
-    size: int
-
-    def part(self, offset: int, size: int) -> object:
-        """What `Call.body` takes for these bytes."""
-
-
-class MemorySource:
-    """Memory of the caller's, sent from where it is."""
-
-    def __init__(self, data: object) -> None:
-        view = memoryview(cast("bytes", data))
-        if not view.c_contiguous:
-            raise ValueError("body: the buffer is not C-contiguous; pass a contiguous copy")
-        self._view = view.cast("B") if view.format != "B" or view.ndim != 1 else view
-        self.size = self._view.nbytes
-
-    def part(self, offset: int, size: int) -> object:
-        """A slice of the memory; no copy."""
-        return self._view[offset : offset + size]
-
-
-class FileSource:
-    """A regular file, read by the native engine."""
-
-    def __init__(self, fd: int, start: int = 0) -> None:
-        self._fd = fd
-        self._start = start
-        self.size = max(0, os.fstat(fd).st_size - start)
-
-    def part(self, offset: int, size: int) -> object:
-        """Descriptor, offset and length; nothing is read for an empty part."""
-        return (self._fd, self._start + offset, size) if size else b""
-
-
 @dataclass(frozen=True)
 class PutOptions:
-    """What goes with an object; headers by their S3 names, without preconditions."""
+    """What goes with an object; headers by their S3 names, without preconditions.
+
+    ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own.
+    """
 
     checksum: bool
     headers: Mapping[str, str]
     if_match: str | None
     if_none_match: str | None
-    progress: Callable[[int, int], object] | None
+    progress: Callable[[int, int], object] | None = None
+    meter: Meter | None = None
+    throttle: Throttle | None = None
 
 
 def put_task(
@@ -101,7 +66,7 @@ def put_task(
     """Uploads a body of known size."""
     if source.size > MAX_OBJECT:
         raise ValueError(f"the body has {source.size} bytes, more than an S3 object can have")
-    meter = Meter(options.progress, source.size)
+    meter = Meter(options.progress, source.size, options.meter)
     for attempt in range(1, _CONFLICT_ATTEMPTS + 1):
         try:
             if source.size <= min(ctx.settings.multipart_threshold, MAX_SINGLE_PUT):
@@ -135,6 +100,8 @@ def _single(
     attempt = uuid.uuid4().hex if options.if_none_match is not None else None
     if attempt is not None:
         headers["x-amz-meta-" + ATTEMPT] = attempt
+    if options.throttle is not None:
+        yield from options.throttle.take(source.size)
     response = yield ctx.call(
         "PutObject",
         "PUT",
@@ -251,6 +218,9 @@ def multipart_task(
         raise S3Error("MalformedResponse", 200, f"{what}: no UploadId in the answer")
 
     def part(number: int, piece: object) -> Task[_Part]:
+        size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
+        if options.throttle is not None:
+            yield from options.throttle.take(size)
         answer = yield ctx.call(
             "UploadPart",
             "PUT",
@@ -261,7 +231,6 @@ def multipart_task(
             send_crc32c=options.checksum,
         )
         raise_for(answer, f"{what}, part {number}", endpoint)
-        size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
         found = Headers(answer.headers)
         if options.checksum:
             confirmed = found.get("x-amz-checksum-crc32c")
@@ -348,10 +317,10 @@ def stream_task(
     ctx: Context, bucket: str, key: str, stream: BinaryIO, options: PutOptions
 ) -> Task[PutResult]:
     """Uploads what a file object gives until its end, without knowing how much that is."""
-    meter = Meter(options.progress, 0)
+    meter = Meter(options.progress, 0, options.meter)
     part_size = ctx.settings.part_size
     threshold = min(ctx.settings.multipart_threshold, MAX_SINGLE_PUT)
-    first = _read_up_to(stream, threshold + 1)
+    first = read_up_to(stream, threshold + 1)
     if len(first) <= threshold:
         meter.total = len(first)
         result = yield from _single(ctx, bucket, key, MemorySource(first), options, meter)
@@ -366,13 +335,13 @@ def stream_task(
             piece = bytes(rest[:size])
             rest = rest[size:]
             if len(piece) < size:
-                piece += _read_up_to(stream, size - len(piece))
+                piece += read_up_to(stream, size - len(piece))
             if not piece:
                 return
             yield piece
             if len(piece) < size:
                 return
-        if _read_up_to(stream, 1):
+        if read_up_to(stream, 1):
             raise KumoError(
                 f"putting s3://{bucket}/{key}: the stream is longer than 10,000 parts of "
                 f"{part_size} bytes and more can hold: raise part_size"
@@ -382,61 +351,3 @@ def stream_task(
     result = yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit)
     meter.flush()
     return result
-
-
-def _read_up_to(stream: BinaryIO, size: int) -> bytes:
-    chunks: list[bytes] = []
-    while size > 0:
-        chunk = stream.read(min(size, 8 * MIB))
-        if chunk is None:
-            raise ValueError("the file object is non-blocking and has no data: pass a blocking one")
-        if not isinstance(chunk, bytes | bytearray | memoryview):
-            raise TypeError("the file object gives text: open it in binary mode")
-        if not chunk:
-            break
-        chunks.append(bytes(chunk))
-        size -= len(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def regular_file(stream: Any) -> tuple[int, int] | None:
-    """Descriptor and position of a file object over a regular file, opened by `open`; else None.
-
-    Only the standard binary classes qualify: others may give something else than the file holds.
-    """
-    if type(stream) not in (io.BufferedReader, io.FileIO, io.BufferedRandom):
-        return None
-    if not stream.readable():
-        raise ValueError("the file object is not open for reading")
-    if type(stream) is io.BufferedRandom:
-        stream.flush()
-    fd = stream.fileno()
-    return (fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-
-
-def header_value(name: str, value: str) -> str:
-    """Refuses values that would break out of their header.
-
-    Raises:
-        ValueError: It has control characters or is not ASCII.
-    """
-    if not value.isascii() or not all(c.isprintable() for c in value):
-        raise ValueError(f"{name}: {value!r} is not printable ASCII, as S3 headers need")
-    return value
-
-
-def tagging(tags: Mapping[str, str]) -> str:
-    """The x-amz-tagging form of tags."""
-    return "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in tags.items())
-
-
-__all__ = [
-    "FileSource",
-    "MemorySource",
-    "PutOptions",
-    "header_value",
-    "put_task",
-    "regular_file",
-    "stream_task",
-    "tagging",
-]

@@ -76,6 +76,7 @@ class GetResult:
         last_modified: Time of the last write.
         metadata: User metadata, lower-case names without ``x-amz-meta-``.
         content_type: Content type.
+        server_time: The service's clock when it answered.
     """
 
     body: memoryview | None
@@ -87,6 +88,7 @@ class GetResult:
     last_modified: datetime | None
     metadata: Mapping[str, str]
     content_type: str | None
+    server_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

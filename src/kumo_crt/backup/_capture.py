@@ -1,0 +1,277 @@
+"""Takes hold of a consistent state of a database, as files that will not change."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from kumo_crt import _core
+from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
+
+_DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EXTRA_CONFIG = "rocksdict-config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedFile:
+    """One file: its name in the database, where it can be read, and how long it is."""
+
+    path: str
+    kind: str
+    number: int
+    source: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A state of a database."""
+
+    files: tuple[CapturedFile, ...]
+    db_id: str
+    sequence_number: int
+    column_families: tuple[str, ...]
+    temporary: bool
+
+    def release(self, file: CapturedFile) -> None:
+        """Gives up a file that is no longer needed.
+
+        A hard link that is kept holds the disk space of a file that RocksDB has deleted.
+        """
+        if self.temporary:
+            file.source.unlink(missing_ok=True)
+
+
+def is_open_database(source: object) -> TypeGuard[Any]:
+    """Whether this is an open `rocksdict.Rdict`."""
+    return hasattr(source, "path") and hasattr(source, "latest_sequence_number")
+
+
+@contextlib.contextmanager
+def capture(source: object) -> Iterator[Capture]:
+    """Captures an open `rocksdict.Rdict`, or the directory of a closed database or checkpoint.
+
+    Yields:
+        The state; its files exist until the context ends.
+
+    Raises:
+        RepositoryLockedError: The directory's database is open in some process.
+        RepositoryError: It is no database, or files of it are missing.
+    """
+    if is_open_database(source):
+        with _checkpoint_of(source) as taken:
+            yield taken
+        return
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"source: an open rocksdict.Rdict or a path, not {type(source).__name__}")
+    directory = Path(source).absolute()
+    if not (directory / "CURRENT").is_file():
+        what = "no database" if directory.is_dir() else "no such directory"
+        raise RepositoryError(f"{directory}: {what}: there is no CURRENT file in it")
+    if not (directory / "LOCK").exists():
+        # A checkpoint: nobody has opened it, and nothing changes it.
+        yield _read_state(directory, temporary=False)
+        return
+    with _linked(directory) as taken:
+        yield taken
+
+
+@contextlib.contextmanager
+def _checkpoint_of(database: Any) -> Iterator[Capture]:
+    from rocksdict import Checkpoint  # the caller has it: the database is one of its objects
+
+    directory = Path(database.path()).absolute()
+    with _temporary_beside(directory) as parent:
+        target = parent / "checkpoint"
+        try:
+            Checkpoint(database).create_checkpoint(str(target))
+        except Exception as error:
+            raise RepositoryError(f"{directory}: RocksDB made no checkpoint: {error}") from error
+        _copy_extra(directory, target)
+        yield _read_state(target, temporary=True, db_id=_identity(directory))
+
+
+@contextlib.contextmanager
+def _linked(directory: Path) -> Iterator[Capture]:
+    """Links a closed database's files while holding its lock, so that it can be opened again.
+
+    Immutable files are hard-linked; what RocksDB may go on writing is copied.
+    """
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(contextlib.ExitStack())
+        lock.enter_context(database_lock(directory))
+        state = _read_state(directory, temporary=False)
+        try:
+            target = stack.enter_context(_temporary_beside(directory)) / "checkpoint"
+            target.mkdir()
+            for file in state.files:
+                if file.kind in ("sst", "blob"):
+                    os.link(file.source, target / file.path)
+                else:
+                    shutil.copyfile(file.source, target / file.path)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EMLINK):
+                raise
+            # Nothing can be linked here: the database stays locked for as long as it takes.
+        else:
+            state = _read_state(target, temporary=True, db_id=state.db_id)
+            lock.close()
+        yield state
+
+
+@contextlib.contextmanager
+def _temporary_beside(directory: Path) -> Iterator[Path]:
+    """A new directory on the database's file system, removed at the end."""
+    path = directory.with_name(f".{directory.name}.kumo-capture-{secrets.token_hex(4)}")
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_here(path: Path) -> bool:
+    """Whether this process has the file open."""
+    wanted = path.stat()
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):
+            found = os.stat(int(name))
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def database_lock(directory: Path) -> Iterator[None]:
+    """Holds RocksDB's LOCK, if there is one, so that nobody opens the database meanwhile.
+
+    Raises:
+        RepositoryLockedError: Somebody has it open.
+    """
+    path = directory / "LOCK"
+    if not path.exists():
+        yield
+        return
+    # POSIX locks are the process's: taking the one of our own open database would succeed, and
+    # letting it go would unlock that database.
+    if _open_here(path):
+        raise RepositoryLockedError(
+            f"{directory}: the database is open in this process: pass the open Rdict itself"
+        )
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise RepositoryLockedError(
+                f"{directory}: the database is open in another process: close it there, or make "
+                "the backup from that process with its open Rdict"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def _identity(directory: Path) -> str:
+    """RocksDB's id of the database, from its IDENTITY file; empty without one."""
+    try:
+        text = (directory / "IDENTITY").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _DB_ID.fullmatch(text) else ""
+
+
+def _read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture:
+    """Lists a database's live files, as its MANIFEST has them."""
+    try:
+        manifest_name = _core.read_current(directory / "CURRENT")
+        manifest = _core.read_manifest(directory / manifest_name)
+        logs = _logs(directory)
+        ends = (_core.scan_wal(log).last_sequence for _, log in logs)
+        # None: the log is empty, or compressed in a way that only RocksDB reads.
+        sequence = max([manifest.last_sequence, *(end for end in ends if end is not None)])
+    except _core.RocksDBFormatError as error:
+        raise RepositoryError(f"{directory}: the database is damaged: {error}") from error
+    wanted = [
+        *(("sst", f.number, f"{f.number:06d}.sst", f.size) for f in manifest.sst_files),
+        *(("blob", f.number, f"{f.number:06d}.blob", None) for f in manifest.blob_files),
+    ]
+    files = []
+    for kind, number, file_name, size in wanted:
+        path = directory / file_name
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise RepositoryError(
+                f"{path}: the MANIFEST names this file, and it is not there. If the database "
+                "keeps files in several directories (cf_paths), open it and pass the open Rdict"
+            ) from None
+        if size is not None and found != size:
+            raise RepositoryError(f"{path}: {found} bytes, the MANIFEST says {size}: damaged")
+        files.append(CapturedFile(file_name, kind, number, path, found))
+    files.extend(
+        CapturedFile(log.name, "wal", number, log, log.stat().st_size) for number, log in logs
+    )
+    options = _newest_options(directory)
+    for kind, name in (
+        ("options", options),
+        ("config", EXTRA_CONFIG if (directory / EXTRA_CONFIG).is_file() else None),
+        ("manifest", manifest_name),
+        ("current", "CURRENT"),
+    ):
+        if name is not None:
+            path = directory / name
+            files.append(CapturedFile(name, kind, 0, path, path.stat().st_size))
+    identity = db_id or _identity(directory) or manifest.db_id
+    return Capture(
+        files=tuple(files),
+        db_id=identity if _DB_ID.fullmatch(identity) else "",
+        sequence_number=sequence,
+        column_families=tuple(family.name for family in manifest.column_families),
+        temporary=temporary,
+    )
+
+
+def _numbered(directory: Path, kind: str) -> list[tuple[int, Path]]:
+    found = []
+    for name in os.listdir(directory):
+        found_kind, number = _core.classify_file(name)
+        if found_kind == kind and number is not None:
+            found.append((number, directory / name))
+    return sorted(found)
+
+
+def _newest_options(directory: Path) -> str | None:
+    found = _numbered(directory, "options")
+    return found[-1][1].name if found else None
+
+
+def _logs(directory: Path) -> list[tuple[int, Path]]:
+    """Write-ahead logs, in the directory that the options name, by number."""
+    options = _newest_options(directory)
+    if options is not None:
+        text = (directory / options).read_text(encoding="utf-8", errors="replace")
+        match = re.search(r"^\s*wal_dir=(.*)$", text, re.MULTILINE)
+        elsewhere = Path(match[1].strip()) if match and match[1].strip() else directory
+        if not elsewhere.is_absolute():
+            elsewhere = directory
+        # A checkpoint gathers its logs; the option it copied still names the old place.
+        if elsewhere != directory and elsewhere.is_dir() and (directory / "LOCK").exists():
+            return _numbered(elsewhere, "wal")
+    return _numbered(directory, "wal")
+
+
+def _copy_extra(directory: Path, target: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(directory / EXTRA_CONFIG, target / EXTRA_CONFIG)

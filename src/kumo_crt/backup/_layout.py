@@ -1,0 +1,101 @@
+"""Names and keys of the repository format (docs/format.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+CONFIG_KEY = "kumo-repository.json"
+DATA = "data/"
+SNAPSHOTS = "snapshots/"
+MAX_FILE_SIZE = 48_800_000_000_000
+INLINE_LIMIT = 4096
+
+_SNAPSHOT_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+_DATA_KEY = re.compile(r"data/([0-9a-f]{2})/([A-Za-z0-9._-]{1,400})")
+_FILE_NAMES = {
+    "sst": re.compile(r"\d{6,20}\.sst|\d{6,20}\.ldb"),
+    "blob": re.compile(r"\d{6,20}\.blob"),
+    "wal": re.compile(r"\d{6,20}\.log"),
+    "manifest": re.compile(r"MANIFEST-\d{6,20}"),
+    "options": re.compile(r"OPTIONS-\d{6,20}"),
+    "current": re.compile(r"CURRENT"),
+    # What rocksdict keeps beside RocksDB's files: without it a database opens in another mode.
+    "config": re.compile(r"rocksdict-config\.json"),
+}
+KINDS = tuple(_FILE_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a repository is: bucket, and prefix that is empty or ends with a slash."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, url: str) -> Location:
+        """Reads ``s3://bucket/prefix``.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        parts = urlsplit(url, allow_fragments=False)
+        if parts.scheme != "s3" or not parts.netloc or parts.query:
+            raise ValueError(f"repository {url!r}: expected s3://bucket/prefix")
+        prefix = parts.path.strip("/")
+        if any(segment in ("", ".", "..") for segment in prefix.split("/")) and prefix:
+            raise ValueError(f"repository {url!r}: empty, '.' and '..' segments are not possible")
+        return cls(parts.netloc, prefix + "/" if prefix else "")
+
+    def key(self, relative: str) -> str:
+        """The full key of something in the repository."""
+        return self.prefix + relative
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def data_key(name: str) -> str:
+    """Key of a data object, below the repository's prefix."""
+    return f"{DATA}{hashlib.sha256(name.encode()).hexdigest()[:2]}/{name}"
+
+
+def is_data_key(key: str) -> bool:
+    """Whether a key from a manifest is one that the format allows."""
+    match = _DATA_KEY.fullmatch(key)
+    return match is not None and not match[2].startswith(".")
+
+
+def snapshot_key(snapshot_id: str) -> str:
+    """Key of a manifest, below the repository's prefix."""
+    return f"{SNAPSHOTS}{snapshot_id}.json"
+
+
+def new_snapshot_id(now: datetime, newest: str | None) -> str:
+    """An id that sorts after the newest one, also within one second of the service's clock.
+
+    Args:
+        now: The service's time.
+        newest: Id of the newest snapshot, if there is one.
+    """
+    time = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    count = 0
+    if newest is not None and newest[:16] >= time:
+        time = newest[:16]
+        count = min(int(newest[17:20], 16) + 1, 0xFFF)
+    return f"{time}-{count:03x}{secrets.token_hex(3)[:5]}"
+
+
+def is_snapshot_id(text: str) -> bool:
+    """Whether this has the form of a snapshot's id."""
+    return _SNAPSHOT_ID.fullmatch(text) is not None
+
+
+def is_file_name(kind: str, path: str) -> bool:
+    """Whether RocksDB gives such a name to a file of this kind."""
+    return _FILE_NAMES[kind].fullmatch(path) is not None

@@ -1,0 +1,248 @@
+"""Writes and reads the repository's documents. What is read is not trusted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+from kumo_crt import _core
+from kumo_crt.backup import _layout
+from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.exceptions import FormatError
+
+VERSION = 1
+MAX_DOCUMENT = 512 * 1024 * 1024
+_CRC = re.compile(r"[0-9a-f]{8}")
+_MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A repository's configuration."""
+
+    repository_id: str
+    environment: str | None
+    created_at: datetime
+
+
+def encode_config(config: Config) -> bytes:
+    """The configuration as a document."""
+    document = {
+        "format": "kumo-repository",
+        "version": VERSION,
+        "repository_id": config.repository_id,
+        "environment": config.environment,
+        "created_at": _time_text(config.created_at),
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def decode_config(document: bytes | memoryview, where: str) -> Config:
+    """Reads a configuration.
+
+    Raises:
+        FormatError: It is not one that this version knows.
+    """
+    reader = _Reader(document, where, "kumo-repository")
+    environment = reader.value("environment")
+    if environment is not None and not isinstance(environment, str):
+        raise reader.error("environment", "expected a name or null")
+    return Config(reader.text("repository_id"), environment, reader.time("created_at"))
+
+
+def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
+    """A snapshot's manifest as a document."""
+    files = []
+    for file in snapshot.files:
+        entry: dict[str, Any] = {
+            "path": file.path,
+            "kind": file.kind,
+            "size": file.size,
+            "crc32c": f"{file.crc32c:08x}",
+        }
+        if file.inline is not None:
+            entry["inline"] = base64.b64encode(file.inline).decode()
+        else:
+            entry["key"] = file.key
+        files.append(entry)
+    document = {
+        "format": "kumo-snapshot",
+        "version": VERSION,
+        "id": snapshot.id,
+        "repository_id": repository_id,
+        "created_at": _time_text(snapshot.created_at),
+        "db_id": snapshot.db_id,
+        "sequence_number": snapshot.sequence_number,
+        "column_families": list(snapshot.column_families),
+        "tags": dict(snapshot.tags),
+        "tool": tool,
+        "total_bytes": snapshot.total_bytes,
+        "uploaded_bytes": snapshot.uploaded_bytes,
+        "reused_bytes": snapshot.reused_bytes,
+        "files": files,
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) -> Snapshot:
+    """Reads a manifest.
+
+    Args:
+        document: The JSON text.
+        where: Its URL, for messages.
+        snapshot_id: The id that its key promises.
+
+    Raises:
+        FormatError: It is malformed, hostile, or of an unknown version; names the field.
+    """
+    reader = _Reader(document, where, "kumo-snapshot")
+    if reader.text("id") != snapshot_id:
+        raise reader.error("id", f"expected {snapshot_id}, as the key says")
+    entries = reader.value("files")
+    if not isinstance(entries, list):
+        raise reader.error("files", "expected a list")
+    files = tuple(_file(reader, index, entry) for index, entry in enumerate(entries))
+    _check_together(reader, files)
+    total = reader.number("total_bytes", 1 << 62)
+    if total != sum(file.size for file in files):
+        raise reader.error("total_bytes", "not the sum of the files' sizes")
+    return Snapshot(
+        id=snapshot_id,
+        created_at=reader.time("created_at"),
+        db_id=reader.text("db_id"),
+        files=files,
+        total_bytes=total,
+        uploaded_bytes=reader.number("uploaded_bytes", 1 << 62, default=0),
+        reused_bytes=reader.number("reused_bytes", 1 << 62, default=0),
+        sequence_number=reader.number("sequence_number", _MAX_SEQUENCE),
+        column_families=reader.texts("column_families"),
+        tags=reader.text_map("tags"),
+    )
+
+
+def _file(reader: _Reader, index: int, entry: object) -> SnapshotFile:
+    field = f"files[{index}]"
+    if not isinstance(entry, dict):
+        raise reader.error(field, "expected an object")
+    kind, path, size, crc = (entry.get(name) for name in ("kind", "path", "size", "crc32c"))
+    if not isinstance(kind, str) or kind not in _layout.KINDS:
+        raise reader.error(f"{field}.kind", f"{kind!r} is not one of {', '.join(_layout.KINDS)}")
+    if not isinstance(path, str) or not _layout.is_file_name(kind, path):
+        shown = repr(path)[:80]
+        raise reader.error(f"{field}.path", f"{shown} is not the name of a {kind} file of RocksDB")
+    if not _is_number(size, _layout.MAX_FILE_SIZE):
+        raise reader.error(f"{field}.size", f"{size!r}"[:80] + " is not a size that S3 can hold")
+    if not isinstance(crc, str) or not _CRC.fullmatch(crc):
+        raise reader.error(f"{field}.crc32c", "expected 8 hexadecimal digits")
+    key, inline = entry.get("key"), entry.get("inline")
+    if (key is None) == (inline is None):
+        raise reader.error(field, "expected either key or inline")
+    if inline is not None:
+        content = _inline(inline)
+        if content is None or len(content) != size or _core.crc32c(content) != int(crc, 16):
+            raise reader.error(f"{field}.inline", "does not have the size and CRC32C it says")
+        return SnapshotFile(path, kind, size, int(crc, 16), inline=content)
+    if not isinstance(key, str) or not _layout.is_data_key(key):
+        raise reader.error(f"{field}.key", f"{key!r}"[:80] + " is not a key below data/")
+    return SnapshotFile(path, kind, size, int(crc, 16), key=key)
+
+
+def _inline(text: object) -> bytes | None:
+    if not isinstance(text, str) or len(text) > 2 * _layout.INLINE_LIMIT:
+        return None
+    try:
+        content = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return content if len(content) <= _layout.INLINE_LIMIT else None
+
+
+def _check_together(reader: _Reader, files: tuple[SnapshotFile, ...]) -> None:
+    seen: set[str] = set()
+    for index, file in enumerate(files):
+        if file.path in seen:
+            raise reader.error(f"files[{index}].path", f"{file.path!r} is there twice")
+        seen.add(file.path)
+    current = [file for file in files if file.kind == "current"]
+    manifests = [file for file in files if file.kind == "manifest"]
+    if len(current) != 1 or len(manifests) != 1:
+        raise reader.error("files", "expected exactly one CURRENT and one MANIFEST")
+    content = current[0].inline
+    if content is None or content != manifests[0].path.encode() + b"\n":
+        raise reader.error("files", f"CURRENT does not name {manifests[0].path}")
+
+
+def _is_number(value: object, limit: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
+
+
+def _time_text(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class _Reader:
+    """A JSON object whose members are checked as they are taken out."""
+
+    def __init__(self, document: bytes | memoryview, where: str, kind: str) -> None:
+        self._where = where
+        if len(document) > MAX_DOCUMENT:
+            raise self.error("", f"{len(document)} bytes: larger than {MAX_DOCUMENT}")
+        try:
+            parsed = json.loads(bytes(document))
+        except (ValueError, RecursionError) as error:
+            raise self.error("", f"no JSON: {error}") from None
+        if not isinstance(parsed, dict):
+            raise self.error("", "expected a JSON object")
+        self._members: dict[str, Any] = parsed
+        if parsed.get("format") != kind:
+            raise self.error("format", f"expected {kind!r}")
+        version = parsed.get("version")
+        if version != VERSION or isinstance(version, bool):
+            raise self.error(
+                "version",
+                f"{version!r}"[:40] + f" is not {VERSION}, the one that this kumo_crt knows: "
+                "use a newer kumo_crt",
+            )
+
+    def error(self, field: str, problem: str) -> FormatError:
+        place = f"{self._where}, field {field}" if field else self._where
+        return FormatError(f"{place}: {problem}")
+
+    def value(self, name: str) -> Any:
+        return self._members.get(name)
+
+    def text(self, name: str) -> str:
+        value = self._members.get(name)
+        if not isinstance(value, str) or len(value) > 1024 or not value.isprintable():
+            raise self.error(name, "expected a text")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._members.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.error(name, "expected a list of texts")
+        return tuple(value)
+
+    def text_map(self, name: str) -> Mapping[str, str]:
+        value = self._members.get(name)
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise self.error(name, "expected an object of texts")
+        return value
+
+    def number(self, name: str, limit: int, default: int | None = None) -> int:
+        value = self._members.get(name, default)
+        if not _is_number(value, limit):
+            raise self.error(name, f"expected a whole number from 0 to {limit}")
+        return value
+
+    def time(self, name: str) -> datetime:
+        try:
+            return datetime.strptime(self.text(name), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise self.error(name, "expected a time such as 2026-11-23T06:00:00Z") from None

@@ -1,0 +1,77 @@
+"""What data objects are called: by identity where RocksDB gives one, else by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt.backup._capture import CapturedFile
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SESSION = re.compile(r"[A-Z0-9]{20}")
+_HEAD = 4096
+_TAIL = 65536
+_BLOCK = 1 << 20
+
+
+def object_name(file: CapturedFile, db_id: str) -> str:
+    """The name of a file's data object, see docs/format.md; reads at most the ends of data files.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if file.kind == "sst":
+        identity = _sst_identity(file)
+        if identity is not None:
+            return f"sst-{identity}-{file.size}.sst"
+        return f"sst-{sha256_of(file.source)}-{file.size}.sst"
+    if file.kind == "blob" and db_id:
+        return f"blob-{db_id}-{file.number}-{_ends(file)}-{file.size}.blob"
+    suffix = ".blob" if file.kind == "blob" else ""
+    return f"{file.kind}-{sha256_of(file.source)}-{file.size}{suffix}"
+
+
+def _sst_identity(file: CapturedFile) -> str | None:
+    try:
+        found = _core.sst_properties(file.source)
+    except _core.RocksDBFormatError:
+        # Its content decides then; RocksDB is the judge of whether it is damaged.
+        return None
+    complete = (
+        found.identity_complete
+        and found.original_file_number == file.number
+        and _ID.fullmatch(found.db_id)
+        and _SESSION.fullmatch(found.db_session_id)
+        and found.db_id != "SST Writer"
+    )
+    if not complete:
+        return None
+    return f"{found.db_id}-{found.db_session_id}-{found.original_file_number}"
+
+
+def _ends(file: CapturedFile) -> str:
+    digest = hashlib.sha256()
+    with open(file.source, "rb", buffering=0) as opened:
+        digest.update(os.pread(opened.fileno(), _HEAD, 0))
+        digest.update(os.pread(opened.fileno(), _TAIL, max(0, file.size - _TAIL)))
+    return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with open(path, "rb", buffering=0) as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def crc32c_of(path: Path) -> int:
+    """CRC32C of a file's content."""
+    value = 0
+    block = bytearray(_BLOCK)
+    view = memoryview(block)
+    with open(path, "rb", buffering=0) as opened:
+        while count := opened.readinto(block):
+            value = _core.crc32c(view[:count], value)
+    return value

@@ -1,0 +1,105 @@
+"""A repository's documents and objects, over one client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kumo_crt._engine import Task
+from kumo_crt.backup import _layout, _manifest
+from kumo_crt.backup._layout import Location
+from kumo_crt.backup._results import Snapshot
+from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
+from kumo_crt.s3._body import MemorySource
+from kumo_crt.s3._context import Context
+from kumo_crt.s3._get import GetOptions, get_task
+from kumo_crt.s3._objects import list_page_task
+from kumo_crt.s3._put import PutOptions, put_task
+from kumo_crt.s3._results import ObjectInfo, PutResult
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where a repository is, and the client that reaches it."""
+
+    context: Context
+    location: Location
+
+    @property
+    def bucket(self) -> str:
+        """The bucket."""
+        return self.location.bucket
+
+    def url(self, relative: str) -> str:
+        """The URL of something in the repository, for messages."""
+        return f"s3://{self.bucket}/{self.location.key(relative)}"
+
+    def read(self, relative: str) -> Task[tuple[memoryview, datetime]]:
+        """Reads a document; also tells the service's time."""
+        found = yield from get_task(
+            self.context, self.bucket, self.location.key(relative), None, GetOptions()
+        )
+        return memoryview(found.body or b""), found.server_time or datetime.now(UTC)
+
+    def write_new(self, relative: str, document: bytes) -> Task[PutResult]:
+        """Writes a document that must not exist yet."""
+        options = PutOptions(
+            checksum=True,
+            headers={"Content-Type": "application/json"},
+            if_match=None,
+            if_none_match="*",
+        )
+        key = self.location.key(relative)
+        return (
+            yield from put_task(self.context, self.bucket, key, MemorySource(document), options)
+        )
+
+    def list_all(self, relative: str) -> Task[list[ObjectInfo]]:
+        """Lists what begins so; keys are full."""
+        prefix = self.location.key(relative)
+        found: list[ObjectInfo] = []
+        token: str | None = None
+        while True:
+            page, token = yield from list_page_task(
+                self.context, self.bucket, prefix, None, None, token
+            )
+            found.extend(page)
+            if token is None:
+                return found
+
+    def snapshot_ids(self) -> Task[list[str]]:
+        """Ids of all snapshots, oldest first."""
+        found = yield from self.list_all(_layout.SNAPSHOTS)
+        start = len(self.location.key(_layout.SNAPSHOTS))
+        names = (item.key[start:].removesuffix(".json") for item in found)
+        return sorted(name for name in names if _layout.is_snapshot_id(name))
+
+    def snapshot(self, snapshot_id: str) -> Task[Snapshot]:
+        """Reads one manifest.
+
+        Raises:
+            NotFoundError: There is no such snapshot.
+            FormatError: The manifest is damaged or hostile.
+        """
+        key = _layout.snapshot_key(snapshot_id)
+        try:
+            document, _ = yield from self.read(key)
+        except ChecksumMismatchError as error:
+            raise FormatError(f"{self.url(key)}: the manifest is damaged: {error}") from error
+        return _manifest.decode_snapshot(document, self.url(key), snapshot_id)
+
+    def config(self) -> Task[tuple[_manifest.Config, datetime] | None]:
+        """The repository's configuration and the service's time; None if there is none."""
+        try:
+            document, now = yield from self.read(_layout.CONFIG_KEY)
+        except NotFoundError as error:
+            if error.code == "NoSuchBucket":
+                raise
+            return None
+        return _manifest.decode_config(document, self.url(_layout.CONFIG_KEY)), now
+
+
+def object_headers() -> Mapping[str, str]:
+    """Headers of data objects."""
+    return {"Content-Type": "application/octet-stream"}
