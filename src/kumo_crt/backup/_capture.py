@@ -201,8 +201,44 @@ def _read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture
         ends = (_core.scan_wal(log).last_sequence for _, log in logs)
         # None: the log is empty, or compressed in a way that only RocksDB reads.
         sequence = max([manifest.last_sequence, *(end for end in ends if end is not None)])
+        files = _live_files(directory, manifest)
     except _core.RocksDBFormatError as error:
         raise RepositoryError(f"{directory}: the database is damaged: {error}") from error
+    files.extend(
+        CapturedFile(log.name, "wal", number, log, log.stat().st_size) for number, log in logs
+    )
+    options = _newest_options(directory)
+    for kind, name in (
+        ("options", options),
+        ("config", EXTRA_CONFIG if (directory / EXTRA_CONFIG).is_file() else None),
+        ("manifest", manifest_name),
+        ("current", "CURRENT"),
+    ):
+        if name is not None:
+            path = directory / name
+            files.append(CapturedFile(name, kind, 0, path, path.stat().st_size))
+    identity = db_id or _identity(directory) or manifest.db_id or _identity_of_tables(files)
+    return Capture(
+        files=tuple(files),
+        db_id=identity if _DB_ID.fullmatch(identity) else "",
+        sequence_number=sequence,
+        column_families=tuple(family.name for family in manifest.column_families),
+        temporary=temporary,
+    )
+
+
+def _identity_of_tables(files: list[CapturedFile]) -> str:
+    """The database's id as a table file has it: a checkpoint may have no other trace of it."""
+    for file in files:
+        if file.kind == "sst":
+            found = _core.sst_properties(file.source)
+            if found.identity_complete and found.original_file_number == file.number:
+                return found.db_id
+    return ""
+
+
+def _live_files(directory: Path, manifest: _core.ManifestState) -> list[CapturedFile]:
+    """Table and blob files of the current version; each is there, whole."""
     wanted = [
         *(("sst", f.number, f"{f.number:06d}.sst", f.size) for f in manifest.sst_files),
         *(("blob", f.number, f"{f.number:06d}.blob", None) for f in manifest.blob_files),
@@ -219,28 +255,10 @@ def _read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture
             ) from None
         if size is not None and found != size:
             raise RepositoryError(f"{path}: {found} bytes, the MANIFEST says {size}: damaged")
+        if kind == "blob" and not _core.read_blob_file(path).closed:
+            raise RepositoryError(f"{path}: the MANIFEST names this blob file, and it is not whole")
         files.append(CapturedFile(file_name, kind, number, path, found))
-    files.extend(
-        CapturedFile(log.name, "wal", number, log, log.stat().st_size) for number, log in logs
-    )
-    options = _newest_options(directory)
-    for kind, name in (
-        ("options", options),
-        ("config", EXTRA_CONFIG if (directory / EXTRA_CONFIG).is_file() else None),
-        ("manifest", manifest_name),
-        ("current", "CURRENT"),
-    ):
-        if name is not None:
-            path = directory / name
-            files.append(CapturedFile(name, kind, 0, path, path.stat().st_size))
-    identity = db_id or _identity(directory) or manifest.db_id
-    return Capture(
-        files=tuple(files),
-        db_id=identity if _DB_ID.fullmatch(identity) else "",
-        sequence_number=sequence,
-        column_families=tuple(family.name for family in manifest.column_families),
-        temporary=temporary,
-    )
+    return files
 
 
 def _numbered(directory: Path, kind: str) -> list[tuple[int, Path]]:
