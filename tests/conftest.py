@@ -140,15 +140,38 @@ def boto(s3_server: S3Server) -> Any:
     return s3_server.boto3_client()
 
 
+@pytest.fixture(scope="session")
+def _session_bucket(s3_server: S3Server) -> str:
+    name = f"session-{uuid.uuid4().hex[:16]}"
+    s3_server.boto3_client().create_bucket(Bucket=name)
+    return name
+
+
 @pytest.fixture
-def bucket(boto: Any, s3_server: S3Server) -> Iterator[str]:
-    """A bucket of the test's own."""
-    name = f"test-{uuid.uuid4().hex[:20]}"
+def bucket(boto: Any, _session_bucket: str) -> Iterator[str]:
+    """An empty bucket.
+
+    It is emptied and used again by later tests: the first write to a new bucket makes SeaweedFS
+    allocate storage, which takes longer than most tests.
+    """
+    yield _session_bucket
+    for page in boto.get_paginator("list_objects_v2").paginate(Bucket=_session_bucket):
+        keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+        if keys:
+            boto.delete_objects(Bucket=_session_bucket, Delete={"Objects": keys, "Quiet": True})
+    for upload in boto.list_multipart_uploads(Bucket=_session_bucket).get("Uploads", []):
+        boto.abort_multipart_upload(
+            Bucket=_session_bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+        )
+
+
+@pytest.fixture
+def versioned_bucket(boto: Any) -> str:
+    """A bucket of the test's own, with versioning."""
+    name = f"versions-{uuid.uuid4().hex[:16]}"
     boto.create_bucket(Bucket=name)
-    yield name
-    # SeaweedFS deletes a bucket with its content; moto forgets all at the end anyway.
-    if s3_server.is_strict:
-        boto.delete_bucket(Bucket=name)
+    boto.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return name
 
 
 @pytest.fixture

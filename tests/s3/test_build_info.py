@@ -8,14 +8,18 @@ import kumo_crt
 
 
 def test_versions_of_every_native_library() -> None:
-    versions = kumo_crt.build_info()["versions"]
-    assert {"aws-c-s3", "aws-c-io", "aws-c-http", "aws-c-auth", "aws-checksums"} <= set(versions)
-    for name, version in versions.items():
+    libraries = kumo_crt.build_info()["libraries"]
+    assert {"aws-c-s3", "aws-c-io", "aws-c-http", "aws-c-auth", "aws-checksums"} <= set(libraries)
+    for name, version in libraries.items():
         assert re.search(r"\d", version), (name, version)
 
 
 def test_where_the_libraries_came_from() -> None:
     assert kumo_crt.build_info()["source"] in ("bundled", "system")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert kumo_crt.build_info()["version"] == kumo_crt.__version__
 
 
 def test_features_are_named_and_boolean() -> None:
@@ -24,15 +28,12 @@ def test_features_are_named_and_boolean() -> None:
     assert all(isinstance(enabled, bool) for enabled in features.values())
 
 
-def test_cpu_features_for_crc32c() -> None:
-    cpu = kumo_crt.build_info()["cpu"]
-    assert cpu
+def test_cpu_features_are_those_of_this_machine() -> None:
+    found = kumo_crt.build_info()["cpu_features"]
     with open("/proc/cpuinfo", encoding="ascii") as file:
-        known = file.read()
-    sse42 = re.search(r"\bsse4_2\b", known) is not None
-    if "sse4_2" in cpu or "sse4.2" in cpu:
-        names = cpu if isinstance(cpu, dict) else dict.fromkeys(cpu, True)
-        assert bool(names.get("sse4_2", names.get("sse4.2"))) == sse42
+        flags = set(file.read().split())
+    for name, flag in (("sse4.2", "sse4_2"), ("pclmulqdq", "pclmulqdq"), ("arm-crc", "crc32")):
+        assert (name in found) == (flag in flags), name
 
 
 def test_the_answer_is_a_copy() -> None:
