@@ -1,0 +1,27 @@
+"""The S3 client that the common options describe."""
+
+from __future__ import annotations
+
+import argparse
+
+import kumo_crt
+from kumo_crt.cli._output import Output
+
+
+def open_client(args: argparse.Namespace, output: Output) -> kumo_crt.S3Client:
+    """Makes a client; the caller closes it.
+
+    Raises:
+        ValueError: A setting is out of its range or contradicts another.
+    """
+    if args.no_verify_tls:
+        output.warning("--no-verify-tls: whoever is on the way can read and change everything")
+    return kumo_crt.S3Client(
+        region=args.region,
+        endpoint_url=args.endpoint_url,
+        profile=args.profile,
+        anonymous=args.anonymous,
+        ca_file=args.ca_file,
+        verify=not args.no_verify_tls,
+        addressing_style=args.addressing_style,
+    )

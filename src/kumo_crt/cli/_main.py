@@ -1,0 +1,153 @@
+"""From the command line to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import kumo_crt
+from kumo_crt.cli import _demo, _errors, _objects, _parser, _repository
+from kumo_crt.cli._errors import CommandError, OutputClosedError, Terminated
+from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
+    "backup": _repository.backup,
+    "restore": _repository.restore,
+    "snapshots": _repository.snapshots,
+    "verify": _repository.verify,
+    "put": _objects.put,
+    "get": _objects.get,
+    "ls": _objects.ls,
+    "demo": _demo.demo,
+}
+# How long a clean-up may take before another Ctrl-C ends the process at once.
+_PATIENCE = 15.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; the process's own by default.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # Until the command line is understood, an error has to be told in the right form as well.
+    output = Output(as_json="--json" in words)
+    command: str | None = None
+    handler: logging.Handler | None = None
+    try:
+        with _signals():
+            try:
+                args = _parser.parse(words)
+                command = args.command
+                output = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
+                handler = _log(args.verbose)
+                code = _version(output) if args.version else _COMMANDS[args.command](args, output)
+                output.flush()
+                return code
+            except BaseException as error:
+                return _failed(error, command, output)
+    finally:
+        if handler is not None:
+            logging.getLogger("kumo_crt").removeHandler(handler)
+
+
+def _version(output: Output) -> int:
+    output.document(kumo_crt.build_info() if output.as_json else {})
+    output.result(f"kumo-crt {kumo_crt.__version__}")
+    return _errors.DONE
+
+
+def _failed(error: BaseException, command: str | None, output: Output) -> int:
+    """Tells of an error and returns its exit code."""
+    if isinstance(error, SystemExit):  # argparse's --help
+        return _help_shown(error, output)
+    if isinstance(error, GeneratorExit):
+        raise error
+    if isinstance(error, OutputClosedError):
+        # `kumo-crt ls … | head` is no reason for a message.
+        abandon_stdout()
+        return _errors.FAILED
+    if output.verbose > 1:
+        to_stderr("".join(traceback.format_exception(error)))
+    code = _errors.exit_code(error, command)
+    message = _errors.describe(error)
+    to_stderr(f"kumo-crt: {'' if code >= _errors.INTERRUPTED else 'error: '}{message}")
+    kind = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    document = {"error": {"type": kind, "message": message, "exit_code": code}}
+    if isinstance(error, CommandError) and error.document:
+        document = {**error.document, **document}
+    try:
+        output.document(document)
+        output.flush()
+    except (OutputClosedError, OSError, ValueError):
+        abandon_stdout()
+    return code
+
+
+def _help_shown(error: SystemExit, output: Output) -> int:
+    try:
+        output.flush()
+    except (OutputClosedError, OSError):
+        abandon_stdout()
+        return _errors.FAILED
+    return error.code if isinstance(error.code, int) else _errors.FAILED
+
+
+def _log(verbose: int) -> logging.Handler | None:
+    """Sends the library's log to standard error."""
+    if not verbose:
+        return None
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("kumo_crt")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    if verbose > 1:
+        logging.getLogger("kumo_crt.crt").setLevel(logging.DEBUG)
+    return handler
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into one exception, so that clean-up is not interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        nonlocal first
+        if not first:
+            first = time.monotonic()
+            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
+        if time.monotonic() - first > _PATIENCE:
+            os._exit(128 + signum)
+
+    # Whoever started us with a signal ignored (nohup, a shell's &) wants it to stay so.
+    before = {
+        number: signal.signal(number, leave)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            # None: a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -1,0 +1,233 @@
+"""The command line's grammar."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from kumo_crt._config import ADDRESSING_STYLES
+from kumo_crt.cli import _units as units
+from kumo_crt.cli._errors import UsageError
+
+LEVELS = ("quick", "stored", "full")
+
+_EPILOG = """\
+environment variables:
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE
+                              credentials; else the AWS default chain
+  AWS_REGION, AWS_DEFAULT_REGION                          see --region
+  AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL                   see --endpoint-url
+  AWS_CA_BUNDLE                                           see --ca-file
+  AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE            AWS config files
+  AWS_MAX_ATTEMPTS, KUMO_CRT_MAX_ATTEMPTS                 tries of a request
+  KUMO_CRT_PART_SIZE, KUMO_CRT_MULTIPART_THRESHOLD, KUMO_CRT_MEMORY_LIMIT
+                              bytes
+  KUMO_CRT_MAX_CONNECTIONS, KUMO_CRT_EVENT_LOOPS          parallelism
+  KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT      seconds
+  KUMO_ENVIRONMENT                                        see --environment
+An option wins over its variable, which wins over the AWS config file.
+
+exit codes:
+  0 done   1 failed   2 usage   3 verify found damage
+  10 no such repository or snapshot   11 locked
+  12 credentials or permission   130 interrupted   143 terminated
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the process, so that ``--json`` holds for usage errors too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _common() -> _Parser:
+    parser = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--json", action="store_true", help="one JSON document on standard output, nothing else"
+    )
+    output.add_argument("-q", "--quiet", action="store_true", help="only what was asked for")
+    output.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        help="log to standard error; -vv also debug lines of the AWS runtime, and tracebacks",
+    )
+    connection = parser.add_argument_group("connection")
+    connection.add_argument("--endpoint-url", metavar="URL", help="of a service other than AWS")
+    connection.add_argument("--region", help="region to sign for")
+    connection.add_argument("--profile", help="profile of the AWS config files")
+    connection.add_argument("--ca-file", metavar="PEM", help="CAs to trust, not the system's")
+    connection.add_argument(
+        "--no-verify-tls", action="store_true", help="accept any certificate: for tests only"
+    )
+    connection.add_argument("--anonymous", action="store_true", help="do not sign requests")
+    connection.add_argument(
+        "--addressing-style",
+        choices=ADDRESSING_STYLES,
+        help="bucket in the path or in the host name (auto: virtual on AWS, path elsewhere)",
+    )
+    return parser
+
+
+# `_common` leaves out what was not given, so that an option may stand before the command as well.
+COMMON_DEFAULTS = {
+    "json": False,
+    "quiet": False,
+    "verbose": 0,
+    "endpoint_url": None,
+    "region": None,
+    "profile": None,
+    "ca_file": None,
+    "no_verify_tls": False,
+    "anonymous": False,
+    "addressing_style": "auto",
+}
+
+
+def _environment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--environment",
+        metavar="NAME",
+        help="refuse a repository of another environment (KUMO_ENVIRONMENT)",
+    )
+
+
+def _dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="tell what would be done; write nothing"
+    )
+
+
+def _snapshot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--snapshot", metavar="ID", default="latest", help="default: latest")
+
+
+def _concurrency(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-concurrency", type=units.positive, metavar="N", help="files under way at once"
+    )
+
+
+def build() -> _Parser:
+    """Makes the parser."""
+    common = _common()
+    parser = _Parser(
+        prog="kumo-crt",
+        description="Back up RocksDB databases to S3 and restore them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action="store_true", help="show the version (with --json: the build) and exit"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+
+    def command(name: str, summary: str, description: str = "") -> _Parser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=(description or summary[0].upper() + summary[1:]) + ".",
+            epilog="Environment variables and exit codes: kumo-crt --help",
+            parents=[common],
+            allow_abbrev=False,
+        )
+
+    backup = command(
+        "backup",
+        "back up a database",
+        "Back up a database that no process has open, or a checkpoint directory. Only what the "
+        "repository does not have yet is sent",
+    )
+    backup.add_argument("db", metavar="DB", help="directory of the database")
+    backup.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
+    backup.add_argument("--create", action="store_true", help="create the repository if needed")
+    backup.add_argument(
+        "--tag",
+        type=units.tag,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keep this with the snapshot; may be repeated",
+    )
+    backup.add_argument(
+        "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
+    )
+    _concurrency(backup)
+    _environment(backup)
+    _dry_run(backup)
+
+    restore = command("restore", "restore a snapshot into a directory")
+    restore.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
+    restore.add_argument("target", metavar="TARGET", help="directory; new or empty")
+    _snapshot(restore)
+    restore.add_argument(
+        "--overwrite", action="store_true", help="replace a database that is in TARGET"
+    )
+    _concurrency(restore)
+    _environment(restore)
+    _dry_run(restore)
+
+    snapshots = command("snapshots", "list the snapshots of a repository, newest last")
+    snapshots.add_argument(
+        "url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix"
+    )
+    _environment(snapshots)
+
+    verify = command(
+        "verify",
+        "check that a snapshot can be restored",
+        "Check a snapshot. quick: every object is there with its size; stored: also the checksums "
+        "that S3 stores; full: every byte is read",
+    )
+    verify.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
+    _snapshot(verify)
+    verify.add_argument("--level", choices=LEVELS, default="stored", help="default: stored")
+    _environment(verify)
+
+    put = command("put", "store a file as an object")
+    put.add_argument("file", metavar="FILE", help="- reads standard input")
+    put.add_argument("url", metavar="URL", type=units.s3_url, help="s3://bucket/key")
+    _dry_run(put)
+
+    get = command("get", "read an object into a file")
+    get.add_argument("url", metavar="URL", type=units.s3_url, help="s3://bucket/key")
+    get.add_argument("file", metavar="FILE", help="- writes to standard output")
+    _dry_run(get)
+
+    listing = command("ls", "list objects")
+    listing.add_argument("url", metavar="URL", type=units.s3_url, help="s3://bucket/prefix")
+    listing.add_argument(
+        "-r", "--recursive", action="store_true", help="all keys, not one level of them"
+    )
+
+    demo = command(
+        "demo",
+        "watch a live database being backed up, destroyed, restored and compared",
+        "Make a database, back it up to a real S3 server while it is written to, destroy it, "
+        "restore it and compare every key. Needs no configuration: without --endpoint-url the "
+        "server is SeaweedFS on this machine. Everything is removed at the end",
+    )
+    demo.add_argument("--size", type=units.size, default=units.size("300MB"), help="default: 300MB")
+    demo.add_argument(
+        "--bucket", help="with --endpoint-url: an existing bucket to use (default: make one)"
+    )
+    demo.add_argument("--keep", action="store_true", help="keep the restored database")
+    return parser
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Reads a command line.
+
+    Raises:
+        UsageError: It is not one of ours.
+    """
+    parser = build()
+    namespace = argparse.Namespace(**COMMON_DEFAULTS)
+    parser.parse_args(arguments, namespace)
+    if namespace.command is None and not namespace.version:
+        parser.error("which command?")
+    return namespace

@@ -1,0 +1,170 @@
+"""Commands about repositories: backup, restore, snapshots, verify."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import kumo_crt
+from kumo_crt.backup import Snapshot, SnapshotFile
+from kumo_crt.backup._capture import capture
+from kumo_crt.cli import _errors as errors
+from kumo_crt.cli import _progress as progress
+from kumo_crt.cli._client import open_client
+from kumo_crt.cli._output import Output, fields, printable, timestamp
+from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
+from kumo_crt.exceptions import RepositoryError, SnapshotNotFoundError
+
+
+def _document(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot without the list of its files, which can be very long."""
+    return {**fields(snapshot), "files": len(snapshot.files)}
+
+
+@contextlib.contextmanager
+def _open(
+    args: argparse.Namespace, output: Output, *, create: bool = False
+) -> Iterator[kumo_crt.Repository]:
+    with open_client(args, output) as client:
+        options: dict[str, Any] = {"client": client, "environment": args.environment}
+        try:
+            repository = kumo_crt.Repository.open(args.url, **options)
+        except SnapshotNotFoundError:
+            if not create:
+                raise
+            try:
+                repository = kumo_crt.Repository.create(args.url, **options)
+            except RepositoryError:
+                # Somebody else was faster, or there is a reason that opening will tell.
+                repository = kumo_crt.Repository.open(args.url, **options)
+            else:
+                output.message(f"created the repository {printable(args.url)}")
+        with repository:
+            yield repository
+
+
+def _first_backup(source: str) -> Snapshot:
+    """What a backup to a repository that does not exist yet would be."""
+    with capture(source) as taken:
+        total = sum(file.size for file in taken.files)
+        return Snapshot(
+            id="",
+            created_at=datetime.now(UTC),
+            db_id=taken.db_id,
+            files=tuple(SnapshotFile(f.path, f.kind, f.size, 0) for f in taken.files),
+            total_bytes=total,
+            uploaded_bytes=total,
+            reused_bytes=0,
+            sequence_number=taken.sequence_number,
+            column_families=taken.column_families,
+            tags={},
+        )
+
+
+def backup(args: argparse.Namespace, output: Output) -> int:
+    """Backs up a database directory."""
+    begun = time.monotonic()
+    try:
+        with (
+            _open(args, output, create=args.create and not args.dry_run) as repository,
+            progress.bar(output, "backup") as report,
+        ):
+            snapshot = repository.backup(
+                args.db,
+                tags=dict(args.tag),
+                progress=report,
+                max_bytes_per_second=args.max_bytes_per_second,
+                max_concurrency=args.max_concurrency,
+                dry_run=args.dry_run,
+            )
+    except SnapshotNotFoundError:
+        if not (args.create and args.dry_run):
+            raise
+        output.message(f"dry run: would create the repository {printable(args.url)}")
+        snapshot = _first_backup(args.db)
+    seconds = time.monotonic() - begun
+    output.document({"snapshot": _document(snapshot), "dry_run": args.dry_run, "seconds": seconds})
+    done = "would send" if args.dry_run else "sent"
+    name = "dry run" if args.dry_run else f"snapshot {snapshot.id}"
+    output.message(
+        f"{name}: {count_of(len(snapshot.files), 'file')}, {format_bytes(snapshot.total_bytes)}; "
+        f"{done} {format_bytes(snapshot.uploaded_bytes)}, "
+        f"{format_bytes(snapshot.reused_bytes)} already stored; {format_seconds(seconds)}"
+    )
+    return errors.DONE
+
+
+def restore(args: argparse.Namespace, output: Output) -> int:
+    """Restores a snapshot."""
+    with _open(args, output) as repository, progress.bar(output, "restore") as report:
+        result = repository.restore(
+            args.target,
+            args.snapshot,
+            progress=report,
+            overwrite=args.overwrite,
+            max_concurrency=args.max_concurrency,
+            dry_run=args.dry_run,
+        )
+    output.document({**fields(result), "dry_run": args.dry_run})
+    kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
+    rate = format_rate(result.downloaded_bytes, result.seconds)
+    output.message(
+        f"{'dry run: would restore' if args.dry_run else 'restored'} snapshot {result.snapshot} "
+        f"to {printable(result.target)}: {count_of(result.files, 'file')}, "
+        f"{format_bytes(result.total_bytes)}{kept}"
+        + ("" if args.dry_run else f"; {format_seconds(result.seconds)}, {rate}")
+    )
+    return errors.DONE
+
+
+def snapshots(args: argparse.Namespace, output: Output) -> int:
+    """Lists snapshots."""
+    with _open(args, output) as repository:
+        found = repository.snapshots()
+    output.document({"repository": args.url, "snapshots": [_document(item) for item in found]})
+    if not found:
+        output.message("no snapshots")
+        return errors.DONE
+    output.table(
+        ("snapshot", "created (UTC)", ">files", ">size", ">sent", ">sequence", "tags"),
+        [
+            (
+                item.id,
+                timestamp(item.created_at),
+                f"{len(item.files):,}",
+                format_bytes(item.total_bytes),
+                format_bytes(item.uploaded_bytes),
+                str(item.sequence_number),
+                " ".join(f"{name}={value}" for name, value in item.tags.items()),
+            )
+            for item in found
+        ],
+    )
+    return errors.DONE
+
+
+def verify(args: argparse.Namespace, output: Output) -> int:
+    """Checks a snapshot."""
+    with _open(args, output) as repository, progress.bar(output, "verify") as report:
+        result = repository.verify(args.snapshot, level=args.level, progress=report)
+    output.document(fields(result))
+    if result.ok:
+        output.message(
+            f"snapshot {result.snapshot} is sound ({result.level}): "
+            f"{count_of(result.files, 'file')}, {format_bytes(result.bytes_read)} read; "
+            f"{format_seconds(result.seconds)}"
+        )
+        return errors.DONE
+    output.table(
+        ("file", "damage", "found"),
+        [(item.path or item.key, item.kind, item.message) for item in result.problems],
+    )
+    output.result(
+        f"snapshot {result.snapshot} is DAMAGED ({result.level}): "
+        f"{count_of(len(result.problems), 'problem')} in {count_of(result.files, 'file')}"
+    )
+    return errors.DAMAGED
