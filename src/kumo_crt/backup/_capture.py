@@ -19,6 +19,16 @@ from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
 _DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EXTRA_CONFIG = "rocksdict-config.json"
+# EXDEV: the database directory is a mount point, so that beside it is another file system.
+_NO_LINKS = (
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMLINK,
+    errno.EXDEV,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,8 @@ def capture(source: object) -> Iterator[Capture]:
         return
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: an open rocksdict.Rdict or a path, not {type(source).__name__}")
-    directory = Path(source).absolute()
+    # Resolved, because hard links are possible only on the file system that the files are on.
+    directory = Path(source).resolve()
     if not (directory / "CURRENT").is_file():
         what = "no database" if directory.is_dir() else "no such directory"
         raise RepositoryError(f"{directory}: {what}: there is no CURRENT file in it")
@@ -89,7 +100,13 @@ def capture(source: object) -> Iterator[Capture]:
 def _checkpoint_of(database: Any) -> Iterator[Capture]:
     from rocksdict import Checkpoint  # the caller has it: the database is one of its objects
 
-    directory = Path(database.path()).absolute()
+    directory = Path(database.path()).resolve()
+    if not _open_here(directory / "LOCK"):
+        # Its checkpoint would leave out what is in the write-ahead log alone.
+        raise RepositoryError(
+            f"{directory}: this Rdict is read-only or a secondary, and RocksDB makes incomplete "
+            "checkpoints through it: pass the one that writes, or the path of the closed database"
+        )
     with _temporary_beside(directory) as parent:
         target = parent / "checkpoint"
         try:
@@ -119,7 +136,7 @@ def _linked(directory: Path) -> Iterator[Capture]:
                 else:
                     shutil.copyfile(file.source, target / file.path)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EMLINK):
+            if error.errno not in _NO_LINKS:
                 raise
             # Nothing can be linked here: the database stays locked for as long as it takes.
         else:
@@ -141,7 +158,10 @@ def _temporary_beside(directory: Path) -> Iterator[Path]:
 
 def _open_here(path: Path) -> bool:
     """Whether this process has the file open."""
-    wanted = path.stat()
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return False
     for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
         with contextlib.suppress(OSError):
             found = os.stat(int(name))
