@@ -55,7 +55,7 @@ class AwsCrt:
 
         self._s3, self._http = s3, http
         url = urlsplit(os.environ["AWS_ENDPOINT_URL_S3"])
-        self._endpoint, self._host, self._bucket = url.geturl(), url.netloc, bucket
+        self._host, self._bucket = url.netloc, bucket
         region = os.environ.get("AWS_REGION", "us-east-1")
         group = io.EventLoopGroup()
         tls = None
@@ -123,7 +123,6 @@ class AwsCrt:
         self._client.make_request(
             type=getattr(self._s3.S3RequestType, kind),
             request=request,
-            endpoint=self._endpoint,
             checksum_config=checksum,
             **options,
         ).finished_future.result()

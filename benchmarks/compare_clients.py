@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -188,7 +189,8 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def _version(name: str) -> str:
-    return importlib.metadata.version({"kumo_crt": "kumo-crt"}.get(name, name))
+    module = importlib.import_module(name)
+    return str(getattr(module, "__version__", None) or importlib.metadata.version(name))
 
 
 def print_table(report: dict[str, Any]) -> None:

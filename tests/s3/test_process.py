@@ -237,7 +237,6 @@ def test_awscrt_in_the_same_process(s3_server: S3Server, bucket: str, first: str
             theirs.make_request(
                 type=awscrt.s3.S3RequestType.GET_OBJECT,
                 request=awscrt.http.HttpRequest("GET", f"/{bucket}/{key}", headers),
-                endpoint=endpoint,
                 on_body=lambda chunk, offset, **_: chunks.append(bytes(chunk)),
             ).finished_future.result(30)
             return b"".join(chunks)

@@ -195,7 +195,7 @@ class TestFileObjects:
 
     def test_text_is_refused(self, s3: kumo_crt.S3Client, bucket: str, keys: Listed) -> None:
         with pytest.raises(TypeError):
-            s3.put_object(bucket, "key", io.StringIO("text"))  # type: ignore[arg-type]
+            s3.put_object(bucket, "key", io.StringIO("text"))
         assert keys() == []
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import signal
 import socket
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -104,10 +106,10 @@ def test_a_taken_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_binary_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_distribution(name: str) -> Any:
-        raise _seaweed.importlib.metadata.PackageNotFoundError(name)
+        raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(_seaweed.sys, "executable", "/nonexistent/bin/python")
-    monkeypatch.setattr(_seaweed.importlib.metadata, "distribution", no_distribution)
+    monkeypatch.setattr(sys, "executable", "/nonexistent/bin/python")
+    monkeypatch.setattr(importlib.metadata, "distribution", no_distribution)
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(RuntimeError, match=r"pip install 'kumo-crt\[demo\]'"):
         SeaweedServer().start()

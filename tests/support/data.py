@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import random
 
+from kumo_crt import GetResult
+
 MIB = 1024 * 1024
 
 
@@ -12,6 +14,12 @@ MIB = 1024 * 1024
 def payload(size: int, seed: int = 0) -> bytes:
     """Returns bytes that differ everywhere, so that a misplaced part shows."""
     return random.Random(seed).randbytes(size)
+
+
+def content(result: GetResult) -> bytes:
+    """Returns what was received into fresh memory."""
+    assert result.body is not None
+    return bytes(result.body)
 
 
 class OnlyRead:
