@@ -1,0 +1,1 @@
+"""Backups of real databases, in real repositories."""

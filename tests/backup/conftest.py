@@ -1,0 +1,86 @@
+"""Repositories and databases of the backup tests."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import kumo_crt
+from tests.backup.helpers import content_of, url
+from tests.support import databases
+from tests.support.data import MIB
+from tests.support.databases import Entry
+from tests.support.servers import S3Server
+
+Make = Callable[[str], Path]
+
+
+def _make_large(path: Path) -> None:
+    """One SST of about 12 MiB: more than one part."""
+    db = databases.Rdict(str(path), databases.options())
+    databases.fill(db, 0, 600, value_size=20_000)
+    db.close()
+
+
+_MAKERS = {**databases.MAKERS, "large": _make_large}
+
+
+class Library:
+    """Databases that are made once and copied, and what is in them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @functools.cached_property
+    def _truths(self) -> dict[str, list[Entry]]:
+        return {}
+
+    def original(self, name: str) -> Path:
+        """The database, not to be opened."""
+        path = self._directory / name
+        if not path.exists():
+            _MAKERS[name](path)
+        return path
+
+    def truth(self, name: str) -> list[Entry]:
+        """What is in the database."""
+        if name not in self._truths:
+            self._truths[name] = content_of(self.original(name))
+        return self._truths[name]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """Databases with known content."""
+    return Library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def make(library: Library, tmp_path: Path) -> Make:
+    """Makes a database of the test's own: a copy of the library's."""
+
+    def copy(name: str) -> Path:
+        path = tmp_path / name
+        shutil.copytree(library.original(name), path)
+        return path
+
+    return copy
+
+
+@pytest.fixture
+def repository(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
+    """An empty repository."""
+    with kumo_crt.Repository.create(url(bucket), client=s3) as created:
+        yield created
+
+
+@pytest.fixture
+def small_parts(s3_server: S3Server) -> Iterator[kumo_crt.S3Client]:
+    """A client with the smallest parts that S3 allows."""
+    arguments = s3_server.client_arguments(part_size=5 * MIB, multipart_threshold=5 * MIB)
+    with kumo_crt.S3Client(**arguments) as client:
+        yield client

@@ -1,0 +1,116 @@
+"""What the backup tests ask of repositories and databases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kumo_crt
+from tests.support import databases
+from tests.support.databases import Entry
+
+PREFIX = "kv/main"
+
+
+def url(bucket: str, prefix: str = PREFIX) -> str:
+    """URL of the repository of a test."""
+    return f"s3://{bucket}/{prefix}"
+
+
+def keys(boto: Any, bucket: str, below: str = "") -> set[str]:
+    """Keys in the repository, relative to it, as boto3 lists them."""
+    pages = boto.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{PREFIX}/")
+    found = (item["Key"] for page in pages for item in page.get("Contents", []))
+    return {key for full in found if (key := full.removeprefix(f"{PREFIX}/")).startswith(below)}
+
+
+def get(boto: Any, bucket: str, key: str) -> bytes:
+    """Content of an object of the repository, as boto3 reads it."""
+    content: bytes = boto.get_object(Bucket=bucket, Key=f"{PREFIX}/{key}")["Body"].read()
+    return content
+
+
+def put(boto: Any, bucket: str, key: str, content: bytes) -> None:
+    """Replaces an object of the repository, with a CRC32C as kumo_crt stores it."""
+    boto.put_object(Bucket=bucket, Key=f"{PREFIX}/{key}", Body=content, ChecksumAlgorithm="CRC32C")
+
+
+def delete(boto: Any, bucket: str, key: str) -> None:
+    """Deletes an object of the repository."""
+    boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/{key}")
+
+
+def manifest_key(snapshot: kumo_crt.Snapshot) -> str:
+    """Key of a snapshot's manifest, by docs/format.md."""
+    return f"snapshots/{snapshot.id}.json"
+
+
+def manifest(boto: Any, bucket: str, snapshot: kumo_crt.Snapshot) -> Any:
+    """A snapshot's manifest as plain JSON."""
+    return json.loads(get(boto, bucket, manifest_key(snapshot)))
+
+
+def stored_files(
+    snapshot: kumo_crt.Snapshot, kind: str | None = None
+) -> list[kumo_crt.SnapshotFile]:
+    """Files that are data objects, largest first."""
+    found = [f for f in snapshot.files if f.key is not None and kind in (None, f.kind)]
+    return sorted(found, key=lambda file: file.size, reverse=True)
+
+
+def key_of(file: kumo_crt.SnapshotFile) -> str:
+    """Key of a file's data object."""
+    assert file.key is not None
+    return file.key
+
+
+def content_of(path: Path) -> list[Entry]:
+    """Every (column family, key, value) of a database, which stays as it is."""
+    copy = path.with_name(f"{path.name}.read")
+    shutil.copytree(path, copy)
+    try:
+        return databases.read_all(copy)
+    finally:
+        shutil.rmtree(copy)
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """Every file below a directory with the SHA-256 of its content, hidden ones included."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "directory"
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Names of kumo_crt's working directories."""
+    return sorted(path.name for path in directory.iterdir() if ".kumo-" in path.name)
+
+
+def open_uploads(boto: Any, bucket: str) -> list[str]:
+    """Keys of multipart uploads that were neither completed nor aborted."""
+    answer = boto.list_multipart_uploads(Bucket=bucket)
+    return [upload["Key"] for upload in answer.get("Uploads", [])]
+
+
+def flipped(content: bytes, position: int | None = None) -> bytes:
+    """The content with one bit of one byte changed."""
+    position = len(content) // 2 if position is None else position
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+def names_in(value: object) -> Iterator[str]:
+    """Names of all members of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield name
+            yield from names_in(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from names_in(member)
