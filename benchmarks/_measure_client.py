@@ -221,8 +221,6 @@ def main() -> None:
     client.put_memory("warm-up", head)
     client.get_memory("warm-up", bytearray(len(head)))
     buffer = bytearray(b"\1") * len(data) if operation == "get-memory" else bytearray()
-    if operation.startswith("get"):
-        client.put_memory("object", data)
     work: dict[str, Callable[[], None]] = {
         "put-file": lambda: client.put_file("object", source),
         "put-memory": lambda: client.put_memory("object", data),

@@ -77,10 +77,23 @@ def server(endpoint_url: str | None) -> Iterator[dict[str, str]]:
         }
 
 
-def make_bucket(environment: dict[str, str]) -> str:
-    program = "import kumo_crt, sys; kumo_crt.S3Client().create_bucket(sys.argv[1])"
-    name = f"bench-{uuid.uuid4().hex[:16]}"
-    subprocess.run([sys.executable, "-c", program, name], check=True, env=environment)
+def prepare(environment: dict[str, str], bucket: str | None, source: Path) -> str:
+    """Uploads the object that is downloaded, into a new bucket unless one is named.
+
+    In a process of its own: a client that has just uploaded holds memory of it.
+    """
+    program = (
+        "import kumo_crt, sys\n"
+        "bucket, make, path = sys.argv[1:]\n"
+        "with kumo_crt.S3Client() as client:\n"
+        "    if make: client.create_bucket(bucket)\n"
+        "    client.put_object(bucket, 'object', path)\n"
+    )
+    name = bucket or f"bench-{uuid.uuid4().hex[:16]}"
+    make = "" if bucket else "make"
+    subprocess.run(
+        [sys.executable, "-c", program, name, make, str(source)], check=True, env=environment
+    )
     return name
 
 
@@ -122,9 +135,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         server(arguments.endpoint_url) as extra,
     ):
         environment = {**os.environ, **extra}
-        bucket = arguments.bucket or make_bucket(environment)
         source = Path(directory) / "source"
         write_file(source, arguments.size)
+        bucket = prepare(environment, arguments.bucket, source)
         for round_number in range(arguments.rounds):
             for operation in arguments.operations:
                 # Another client begins each round: being first after a pause is no advantage.
