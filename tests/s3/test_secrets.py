@@ -20,8 +20,8 @@ TOKEN = "SeSsIoNtOkEn-9876543210-zyxwvutsrqponmlk"
 def logged(
     request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> Iterator[pytest.LogCaptureFixture]:
-    """Captures the CRT's log lines."""
-    with caplog.at_level(request.param, logger="kumo_crt"):
+    """Captures the CRT's log lines, which come only when they are asked for by name."""
+    with caplog.at_level(request.param, logger="kumo_crt.crt"):
         yield caplog
 
 
