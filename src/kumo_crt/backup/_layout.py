@@ -15,14 +15,14 @@ SNAPSHOTS = "snapshots/"
 MAX_FILE_SIZE = 48_800_000_000_000
 INLINE_LIMIT = 4096
 
-_SNAPSHOT_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+_SNAPSHOT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _DATA_KEY = re.compile(r"data/([0-9a-f]{2})/([A-Za-z0-9._-]{1,400})")
 _FILE_NAMES = {
-    "sst": re.compile(r"\d{6,20}\.sst|\d{6,20}\.ldb"),
-    "blob": re.compile(r"\d{6,20}\.blob"),
-    "wal": re.compile(r"\d{6,20}\.log"),
-    "manifest": re.compile(r"MANIFEST-\d{6,20}"),
-    "options": re.compile(r"OPTIONS-\d{6,20}"),
+    "sst": re.compile(r"[0-9]{6,20}\.sst|[0-9]{6,20}\.ldb"),
+    "blob": re.compile(r"[0-9]{6,20}\.blob"),
+    "wal": re.compile(r"[0-9]{6,20}\.log"),
+    "manifest": re.compile(r"MANIFEST-[0-9]{6,20}"),
+    "options": re.compile(r"OPTIONS-[0-9]{6,20}"),
     "current": re.compile(r"CURRENT"),
     # What rocksdict keeps beside RocksDB's files: without it a database opens in another mode.
     "config": re.compile(r"rocksdict-config\.json"),

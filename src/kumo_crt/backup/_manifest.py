@@ -132,7 +132,8 @@ def _file(reader: _Reader, index: int, entry: object) -> SnapshotFile:
         raise reader.error(field, "expected an object")
     kind, path, size, crc = (entry.get(name) for name in ("kind", "path", "size", "crc32c"))
     if not isinstance(kind, str) or kind not in _layout.KINDS:
-        raise reader.error(f"{field}.kind", f"{kind!r} is not one of {', '.join(_layout.KINDS)}")
+        shown = repr(kind)[:80]
+        raise reader.error(f"{field}.kind", f"{shown} is not one of {', '.join(_layout.KINDS)}")
     if not isinstance(path, str) or not _layout.is_file_name(kind, path):
         shown = repr(path)[:80]
         raise reader.error(f"{field}.path", f"{shown} is not the name of a {kind} file of RocksDB")
