@@ -24,6 +24,11 @@ def crc64nvme_combine(a: int, b: int, len_b: int) -> int:
 
 # -- runtime: crt/, s3/ ------------------------------------------------------------------------
 
+class CrtError(RuntimeError):
+    """A call of the CRT failed; ``name`` is its error's symbol."""
+
+    name: str
+
 def init_libraries() -> None: ...
 def shutdown(timeout: float) -> bool:
     """Cancels what is under way and ends the threads; False if some did not end in time."""
@@ -82,6 +87,8 @@ class Operation:
     def done(self) -> bool: ...
     @property
     def transferred(self) -> int: ...
+    @property
+    def expected(self) -> int: ...
     def cancel(self) -> None: ...
     def response(self) -> Response:
         """Its answer, once: after its id came out of the queue."""

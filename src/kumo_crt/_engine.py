@@ -129,6 +129,10 @@ class Meter:
             self._next = now + 0.1
             self.flush()
 
+    def expect(self, total: int) -> None:
+        """Sets the total, if it is not known yet."""
+        self.total = self.total or total
+
     def flush(self) -> None:
         """Tells the callback where things stand, if it does not know yet."""
         if self._callback is not None and self._told != self.done:
@@ -362,6 +366,7 @@ class _Run:
         if item.call.meter is not None and response.error_code != 0:
             item.call.meter.add(-item.counted)
         elif item.call.meter is not None:
+            item.call.meter.expect(item.operation.expected)
             item.call.meter.add(response.received - item.counted)
         self._ready.append((item.fiber, response, None))
 
@@ -369,6 +374,7 @@ class _Run:
         _logging.refresh()
         for item in self._flying.values():
             if item.call.meter is not None:
+                item.call.meter.expect(item.operation.expected)
                 moved = item.operation.transferred
                 item.call.meter.add(moved - item.counted)
                 item.counted = moved

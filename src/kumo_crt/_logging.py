@@ -38,6 +38,7 @@ _SECRETS = re.compile(
     r"|\"?SessionToken\"?|\"?Token\"?)\s*[:=]\s*)(\S[^\r\n]*)",
     re.IGNORECASE,
 )
+_SIGNATURE = re.compile(r"(Signature=)[0-9a-fA-F]+")
 
 logging.getLogger("kumo_crt").addHandler(logging.NullHandler())
 if logging.getLogger(ROOT).level == logging.NOTSET:
@@ -51,7 +52,7 @@ _next_refresh = 0.0
 
 def redact(text: str) -> str:
     """Replaces what follows the name of a secret by ``***``."""
-    return _SECRETS.sub(r"\1***", text)
+    return _SIGNATURE.sub(r"\1***", _SECRETS.sub(r"\1***", text))
 
 
 def _crt_level(python_level: int) -> int:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kumo_crt import _core, _engine, _logging
 from kumo_crt._config import Settings
+from kumo_crt.exceptions import CredentialsError
 
 # The parts of the exit that can wait for the network; together below five seconds.
 _EXIT_TIMEOUT = 1.0
@@ -28,13 +29,27 @@ _clients: weakref.WeakSet[_Closable] = weakref.WeakSet()
 
 
 def new_client(settings: Settings) -> _core.Client:
-    """Makes a native client, and the runtime if this is the first."""
+    """Makes a native client, and the runtime if this is the first.
+
+    Raises:
+        CredentialsError: The profile cannot be used.
+        ValueError: The CA file holds no certificate, or another setting is refused.
+    """
     global _registered
     _logging.start()
     with _lock:
         if not _registered:
             _registered = True
             atexit.register(_at_exit)
+    try:
+        return _native(settings)
+    except _core.CrtError as error:
+        if error.name.startswith("AWS_AUTH") or settings.profile is not None:
+            raise CredentialsError(f"{error}. Look at the profile and its files") from None
+        raise ValueError(str(error)) from None
+
+
+def _native(settings: Settings) -> _core.Client:
     return _core.Client(
         region=settings.region,
         tls=settings.endpoint_url is None or settings.endpoint_url.startswith("https:"),

@@ -7,6 +7,7 @@
 #include "async/completion_queue.hpp"
 #include "bind/bind.hpp"
 #include "bind/buffer_view.hpp"
+#include "bind/gil.hpp"
 #include "s3/operation.hpp"
 
 namespace py = pybind11;
@@ -31,14 +32,21 @@ class BoundOperation {
   // is kept until a later call finds the operation over.
   ~BoundOperation() {
     if (operation_->done()) return;
-    operation_->cancel();
+    // In a fork, a thread that exists only in the parent may hold the locks.
+    if (!crt::Runtime::forked()) operation_->cancel();
     if (body_ || sink_) {
       orphans().push_back({std::move(operation_), std::move(body_), std::move(sink_)});
     }
   }
 
   static void collect_orphans() {
-    orphans().remove_if([](const Orphan& orphan) { return orphan.operation->done(); });
+    // Off the list first: releasing a view may run Python code, and that may come here again.
+    std::list<Orphan> over;
+    auto& all = orphans();
+    for (auto it = all.begin(); it != all.end();) {
+      const auto here = it++;
+      if (here->operation->done()) over.splice(over.end(), all, here);
+    }
   }
 
   [[nodiscard]] s3::Operation& get() const noexcept { return *operation_; }
@@ -97,7 +105,7 @@ std::vector<std::uint64_t> take(async::CompletionQueue& queue, double timeout) {
   for (;;) {
     std::vector<std::uint64_t> done;
     {
-      const py::gil_scoped_release released;
+      const GilReleased released;
       const auto left = deadline - std::chrono::steady_clock::now();
       done = queue.take(
           std::clamp<std::chrono::nanoseconds>(left, std::chrono::nanoseconds(0), kSignalSlice));
@@ -130,7 +138,7 @@ std::shared_ptr<s3::Client> make_client(
   options.max_attempts = max_attempts;
   options.connect_timeout_ms = connect_timeout_ms;
   options.stall_timeout_s = stall_timeout_s;
-  const py::gil_scoped_release released;
+  const GilReleased released;
   return s3::Client::create(options);
 }
 
@@ -180,15 +188,15 @@ std::unique_ptr<BoundOperation> submit(
   request.part_size = part_size;
   auto native = std::make_shared<s3::Operation>(client, std::move(request), queue, id);
   auto bound = std::make_unique<BoundOperation>(native, std::move(body_view), std::move(sink_view));
-  const py::gil_scoped_release released;
+  const GilReleased released;
   native->start();
   return bound;
 }
 
 BoundResponse response_of(BoundOperation& operation) {
-  if (!operation.get().done()) throw std::runtime_error("the operation is not over");
-  operation.release_buffers();
-  return BoundResponse(std::move(operation.get().response()));
+  if (!operation.get().answered()) throw std::runtime_error("the operation is not over");
+  if (operation.get().done()) operation.release_buffers();
+  return BoundResponse(operation.get().take_response());
 }
 
 }  // namespace
@@ -216,7 +224,7 @@ void register_client(py::module_& m) {
                              [](const BoundOperation& op) { return op.get().transferred(); })
       .def(
           "cancel", [](const BoundOperation& op) { op.get().cancel(); },
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilReleased>())
       .def("response", &response_of);
 
   py::class_<NativeBody, std::shared_ptr<NativeBody>>(m, "NativeBody", py::buffer_protocol())

@@ -6,6 +6,8 @@
 
 #include "async/io_threads.hpp"
 #include "bind/bind.hpp"
+#include "bind/gil.hpp"
+#include "crt/error.hpp"
 #include "crt/log_bridge.hpp"
 #include "s3/client.hpp"
 #include "s3/operation.hpp"
@@ -21,7 +23,7 @@ std::chrono::milliseconds milliseconds(double seconds) {
 
 // Ends everything native, in the order of dependence. True if nothing was left running.
 bool shutdown(double timeout) {
-  const py::gil_scoped_release released;
+  const GilReleased released;
   const auto wait = milliseconds(timeout);
   if (crt::Runtime::forked()) return true;  // the threads are the parent's
   bool clean = s3::cancel_all(wait);
@@ -35,7 +37,7 @@ bool shutdown(double timeout) {
 py::list take_log_lines(double timeout) {
   std::vector<crt::LogLine> lines;
   {
-    const py::gil_scoped_release released;
+    const GilReleased released;
     lines = crt::LogBridge::instance().take(milliseconds(timeout));
   }
   py::list out;
@@ -52,7 +54,21 @@ py::list take_log_lines(double timeout) {
 }  // namespace
 
 void register_runtime(py::module_& m) {
-  m.def("init_libraries", &crt::init_libraries, py::call_guard<py::gil_scoped_release>());
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::object> crt_error;
+  crt_error.call_once_and_store_result(
+      [&m] { return py::object(py::exception<crt::Error>(m, "CrtError", PyExc_RuntimeError)); });
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const crt::Error& error) {
+      const py::object& type = crt_error.get_stored();
+      py::object instance = type(error.what());
+      instance.attr("name") = crt::error_name(error.code());
+      PyErr_SetObject(type.ptr(), instance.ptr());
+    }
+  });
+
+  m.def("init_libraries", &crt::init_libraries, py::call_guard<GilReleased>());
   m.def("shutdown", &shutdown, py::arg("timeout"));
   m.def("log_subjects", &crt::log_subjects);
   m.def(

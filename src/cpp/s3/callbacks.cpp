@@ -13,6 +13,7 @@ void Callbacks::install(aws_s3_meta_request_options& options, std::shared_ptr<Op
   options.user_data = self;
   options.headers_callback = headers;
   options.body_callback = body;
+  options.telemetry_callback = telemetry;
   options.finish_callback = finish;
   options.shutdown_callback = shutdown;
 }
@@ -35,8 +36,22 @@ int Callbacks::body(aws_s3_meta_request*, const aws_byte_cursor* body, std::uint
   }
 }
 
+void Callbacks::telemetry(aws_s3_meta_request*, aws_s3_request_metrics* metrics, void* self) {
+  try {
+    operation(self).on_attempt(metrics);
+  } catch (const std::exception&) {
+    return;  // out of memory: the attempt's answer is not known, its error is
+  }
+}
+
 void Callbacks::finish(aws_s3_meta_request*, const aws_s3_meta_request_result* result, void* self) {
-  operation(self).on_finish(*result);
+  Operation& finished = operation(self);
+  try {
+    finished.on_finish(*result);
+  } catch (const std::exception&) {
+    finished.response_.error_text.clear();  // out of memory: its code has to say it
+  }
+  finished.release_request();
 }
 
 void Callbacks::shutdown(void* self) {

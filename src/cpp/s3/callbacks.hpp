@@ -13,6 +13,7 @@ struct Callbacks {
   static int headers(aws_s3_meta_request*, const aws_http_headers* headers, int status, void* self);
   static int body(aws_s3_meta_request*, const aws_byte_cursor* body, std::uint64_t range_start,
                   void* self);
+  static void telemetry(aws_s3_meta_request*, aws_s3_request_metrics* metrics, void* self);
   static void finish(aws_s3_meta_request*, const aws_s3_meta_request_result* result, void* self);
   static void shutdown(void* self);
 };

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "crt/error.hpp"
+#include "s3/operation.hpp"
 
 namespace kumo::s3 {
 namespace {
@@ -22,7 +23,20 @@ Live& live() {
   return *state;
 }
 
-void client_gone(void*) {
+// A first handshake that fails means a wrong CA, or no TLS at all: trying again would take half a
+// minute each time, as s2n delays the end of a failed connection. Once one has succeeded,
+// failures are taken for passing ones and are retried.
+void tls_negotiated(aws_channel_handler*, aws_channel_slot*, int error_code, void* user_data) {
+  auto* watch = static_cast<TlsWatch*>(user_data);
+  if (error_code == AWS_ERROR_SUCCESS) {
+    watch->succeeded.store(true, std::memory_order_relaxed);
+  } else if (!watch->succeeded.load(std::memory_order_relaxed)) {
+    abandon_waiting(watch, error_code);
+  }
+}
+
+void client_gone(void* user_data) {
+  const std::unique_ptr<TlsWatch> watch(static_cast<TlsWatch*>(user_data));
   Live& state = live();
   {
     std::lock_guard lock(state.mutex);
@@ -56,14 +70,12 @@ Client::Client(const ClientOptions& options)
   credentials_ = crt::new_credentials_provider(*runtime_, options.credentials, tls_.get());
   retries_ = crt::new_retry_strategy(*runtime_, options.max_attempts);
 
-  aws_signing_config_aws signing{};
+  aws_signing_config_aws signing;
   aws_s3_init_default_signing_config(&signing, crt::cursor(options.region), credentials_.get());
 
   aws_tls_connection_options tls_connection{};
-  struct Cleaner {
-    aws_tls_connection_options* options;
-    ~Cleaner() { aws_tls_connection_options_clean_up(options); }
-  } cleaner{&tls_connection};
+  const crt::Handle<aws_tls_connection_options, aws_tls_connection_options_clean_up> cleaner(
+      &tls_connection);
   aws_tls_connection_options_init_from_ctx(&tls_connection, tls_.get());
 
   aws_http_connection_monitoring_options monitoring{};
@@ -85,20 +97,34 @@ Client::Client(const ClientOptions& options)
   // that are in flight, which max_active_connections bounds.
   config.throughput_target_gbps = 10.0;
   config.memory_limit_in_bytes = std::uint64_t{1} << 30;
+  auto watch = std::make_unique<TlsWatch>();
+  aws_tls_connection_options_set_callbacks(&tls_connection, tls_negotiated, nullptr, nullptr,
+                                           watch.get());
   config.shutdown_callback = client_gone;
+  config.shutdown_callback_user_data = watch.get();
 
   {
     std::lock_guard lock(live().mutex);
     ++live().count;
   }
   client_ = aws_s3_client_new(aws_default_allocator(), &config);
+  watch_ = watch.release();
   if (client_ == nullptr) {
     const int code = aws_last_error();
-    client_gone(nullptr);
+    client_gone(watch_);
     throw crt::Error(code, "making the S3 client");
   }
 }
 
-Client::~Client() { aws_s3_client_release(client_); }
+Client::~Client() {
+  if (crt::Runtime::forked()) {
+    // Threads that exist only in the parent may hold the CRT's locks: leave everything as it is.
+    (void)retries_.release();
+    (void)credentials_.release();
+    (void)tls_.release();
+    return;
+  }
+  aws_s3_client_release(client_);
+}
 
 }  // namespace kumo::s3

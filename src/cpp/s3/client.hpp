@@ -3,6 +3,7 @@
 #include <aws/http/request_response.h>
 #include <aws/s3/s3_client.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,11 @@ struct ClientOptions {
   std::uint32_t stall_timeout_s = 0;  // no byte moved for so long: the connection is given up
 };
 
+// Watches a client's TLS handshakes. Lives until the native client's connections are gone.
+struct TlsWatch {
+  std::atomic<bool> succeeded{false};
+};
+
 // Owns an aws_s3_client and what it stands on. Operations keep a shared_ptr to it, so that the
 // last one to end frees it; `wait_for_clients` waits for the connections to go.
 class Client {
@@ -39,6 +45,7 @@ class Client {
 
   [[nodiscard]] aws_s3_client* native() const noexcept { return client_; }
   [[nodiscard]] async::BufferPool& buffers() noexcept { return buffers_; }
+  [[nodiscard]] const TlsWatch* watch() const noexcept { return watch_; }
 
  private:
   explicit Client(const ClientOptions& options);
@@ -48,6 +55,7 @@ class Client {
   crt::CredentialsProvider credentials_;
   crt::RetryStrategy retries_;
   async::BufferPool buffers_;
+  TlsWatch* watch_ = nullptr;  // freed by the shutdown callback
   aws_s3_client* client_ = nullptr;
 };
 

@@ -20,9 +20,11 @@ namespace kumo::s3 {
 namespace {
 
 // Small enough to be hot in L2 when its checksum is taken.
-constexpr std::size_t kReadBlock = 256 * 1024;
+constexpr std::size_t kReadBlock = 262'144;
 // Checksumming less than this on the caller's thread is cheaper than a thread switch.
-constexpr std::size_t kInlineChecksum = 64 * 1024;
+constexpr std::size_t kInlineChecksum = 65'536;
+// More of an error's document than any message needs.
+constexpr std::size_t kMaxErrorBody = 65'536;
 
 struct Registry {
   std::mutex mutex;
@@ -37,6 +39,16 @@ Registry& registry() {
 
 std::string errno_text(const char* doing, int error) {
   return std::string(doing) + ": " + std::generic_category().message(error);
+}
+
+Headers copy_headers(const aws_http_headers* headers) {
+  Headers out;
+  for (std::size_t i = 0; i < aws_http_headers_count(headers); ++i) {
+    aws_http_header header{};
+    if (aws_http_headers_get_index(headers, i, &header) != AWS_OP_SUCCESS) continue;
+    out.emplace_back(crt::view(header.name), crt::view(header.value));
+  }
+  return out;
 }
 
 }  // namespace
@@ -56,10 +68,11 @@ void Operation::start() {
   const auto* memory = std::get_if<MemoryBody>(&request_.body);
   const bool heavy = std::holds_alternative<FileBody>(request_.body) ||
                      (memory != nullptr && request_.send_crc32c && memory->size > kInlineChecksum);
-  if (heavy) {
+  if (!heavy) return prepare();
+  try {
     async::IoThreads::instance().post([self = shared_from_this()] { self->prepare(); });
-  } else {
-    prepare();
+  } catch (const std::exception& error) {  // no memory, or no thread to be had
+    fail(AWS_ERROR_OOM, std::string("starting an I/O thread: ") + error.what());
   }
 }
 
@@ -152,10 +165,7 @@ void Operation::send() {
   aws_uri endpoint{};
   const aws_byte_cursor endpoint_text = crt::cursor(request_.endpoint);
   crt::check(aws_uri_init_parse(&endpoint, allocator, &endpoint_text), "parsing the endpoint");
-  struct Cleaner {
-    aws_uri* uri;
-    ~Cleaner() { aws_uri_clean_up(uri); }
-  } cleaner{&endpoint};
+  const crt::Handle<aws_uri, aws_uri_clean_up> cleaner(&endpoint);
   options.endpoint = &endpoint;
 
   auto self = std::make_unique<std::shared_ptr<Operation>>(shared_from_this());
@@ -166,7 +176,8 @@ void Operation::send() {
   if (cancelled_) throw crt::Error(AWS_ERROR_S3_CANCELED, "sending the request");
   meta_request_ = crt::check_ptr(aws_s3_client_make_meta_request(client_->native(), &options),
                                  "sending the request");
-  (void)self.release();  // owned by the CRT until the shutdown callback
+  // Owned by the CRT until the shutdown callback.
+  [[maybe_unused]] const auto* owned = self.release();
 }
 
 void Operation::cancel() noexcept {
@@ -186,14 +197,43 @@ void Operation::complete() noexcept {
   client_->buffers().release(std::move(body_buffer_));
   const std::shared_ptr<async::CompletionQueue> queue = queue_;
   const std::uint64_t id = id_;
-  done_.store(true, std::memory_order_release);
+  bool push = false;
+  {
+    std::lock_guard lock(mutex_);
+    push = !abandoned_.has_value();
+    done_.store(true, std::memory_order_release);
+  }
   {
     Registry& all = registry();
     std::lock_guard lock(all.mutex);
     all.operations.erase(this);
   }
   registry().changed.notify_all();
-  queue->push(id);  // last: from here on the taker may destroy this
+  if (push) queue->push(id);  // last: from here on the taker may destroy this
+}
+
+void Operation::abandon(int error_code) {
+  {
+    std::lock_guard lock(mutex_);
+    if (done() || has_headers_ || abandoned_) return;
+    abandoned_.emplace();
+    abandoned_->error_code = error_code;
+    abandoned_->error_name = crt::error_name(error_code);
+    abandoned_->error_text = crt::error_text(error_code);
+    cancelled_ = true;
+    if (meta_request_ != nullptr) aws_s3_meta_request_cancel(meta_request_);
+  }
+  queue_->push(id_);
+}
+
+bool Operation::answered() {
+  std::lock_guard lock(mutex_);
+  return done() || abandoned_.has_value();
+}
+
+Response Operation::take_response() {
+  std::lock_guard lock(mutex_);
+  return abandoned_ ? std::move(*abandoned_) : std::move(response_);
 }
 
 int Operation::refuse(std::string text) {
@@ -202,19 +242,22 @@ int Operation::refuse(std::string text) {
 }
 
 int Operation::on_headers(const aws_http_headers* headers, int status) {
+  {
+    std::lock_guard lock(mutex_);
+    has_headers_ = true;
+  }
   response_.status = status;
-  response_.headers.clear();
   std::uint64_t length = 0;
-  for (std::size_t i = 0; i < aws_http_headers_count(headers); ++i) {
-    aws_http_header header{};
-    if (aws_http_headers_get_index(headers, i, &header) != AWS_OP_SUCCESS) continue;
-    response_.headers.emplace_back(crt::view(header.name), crt::view(header.value));
-    if (aws_byte_cursor_eq_c_str_ignore_case(&header.name, "content-length")) {
-      (void)aws_byte_cursor_utf8_parse_u64(header.value, &length);
+  response_.headers = copy_headers(headers);
+  for (const auto& [name, value] : response_.headers) {
+    const aws_byte_cursor header = crt::cursor(name);
+    if (aws_byte_cursor_eq_c_str_ignore_case(&header, "content-length")) {
+      (void)aws_byte_cursor_utf8_parse_u64(crt::cursor(value), &length);
     }
   }
   const bool success = status >= 200 && status < 300;
   if (!success || request_.method == "HEAD") return AWS_OP_SUCCESS;
+  expected_.store(length, std::memory_order_relaxed);
   if (const auto* memory = std::get_if<MemorySink>(&request_.sink)) {
     if (length > memory->capacity) {
       return refuse("the object has " + std::to_string(length) + " bytes, the buffer only " +
@@ -281,34 +324,66 @@ int Operation::deliver(const aws_byte_cursor& body, std::uint64_t offset) {
   return AWS_OP_SUCCESS;
 }
 
+void Operation::on_attempt(aws_s3_request_metrics* metrics) {
+  const int error = aws_s3_request_metrics_get_error_code(metrics);
+  if (error == AWS_ERROR_SUCCESS || error == AWS_ERROR_S3_CANCELED) return;
+  int status = 0;
+  Headers answer;
+  aws_http_headers* headers = nullptr;
+  if (aws_s3_request_metrics_get_response_status_code(metrics, &status) == AWS_OP_SUCCESS &&
+      aws_s3_request_metrics_get_response_headers(metrics, &headers) == AWS_OP_SUCCESS) {
+    answer = copy_headers(headers);
+  }
+  // Attempts at the parts of one download end on several threads. Not `mutex_`: that is held while
+  // the CRT is called.
+  std::lock_guard lock(attempt_mutex_);
+  attempt_error_ = error;
+  attempt_status_ = status;
+  attempt_headers_ = std::move(answer);
+}
+
 void Operation::on_finish(const aws_s3_meta_request_result& result) {
   response_.error_code = result.error_code;
   if (result.response_status != 0) response_.status = result.response_status;
   if (result.error_code != AWS_ERROR_SUCCESS) {
-    response_.error_name = crt::error_name(result.error_code);
+    std::lock_guard lock(attempt_mutex_);
+    // With the retries used up, aws-c-s3 tells that, and not what went wrong.
+    if ((result.error_code == AWS_IO_MAX_RETRIES_EXCEEDED ||
+         result.error_code == AWS_IO_RETRY_PERMISSION_DENIED) &&
+        attempt_error_ != 0) {
+      response_.error_code = attempt_error_;
+    }
+    response_.error_name = crt::error_name(response_.error_code);
     response_.error_text =
-        refusal_.empty() ? crt::error_text(result.error_code) : std::move(refusal_);
+        refusal_.empty() ? crt::error_text(response_.error_code) : std::move(refusal_);
     if (result.error_response_headers != nullptr) {
-      response_.headers.clear();
-      for (std::size_t i = 0; i < aws_http_headers_count(result.error_response_headers); ++i) {
-        aws_http_header header{};
-        if (aws_http_headers_get_index(result.error_response_headers, i, &header) == 0) {
-          response_.headers.emplace_back(crt::view(header.name), crt::view(header.value));
-        }
-      }
+      response_.headers = copy_headers(result.error_response_headers);
+    } else if (response_.status == 0 && attempt_status_ >= 300) {
+      response_.status = attempt_status_;
+      response_.headers = std::move(attempt_headers_);
     }
     if (result.error_response_body != nullptr) {
-      response_.error_body.assign(
-          reinterpret_cast<const char*>(result.error_response_body->buffer),
-          std::min<std::size_t>(result.error_response_body->len, 64 * 1024));
+      response_.error_body.assign(reinterpret_cast<const char*>(result.error_response_body->buffer),
+                                  std::min(result.error_response_body->len, kMaxErrorBody));
     }
   }
+}
+
+void Operation::release_request() noexcept {
   aws_s3_meta_request* meta_request = nullptr;
   {
     std::lock_guard lock(mutex_);
     std::swap(meta_request, meta_request_);
   }
   aws_s3_meta_request_release(meta_request);
+}
+
+void abandon_waiting(const TlsWatch* watch, int error_code) {
+  Registry& all = registry();
+  std::lock_guard lock(all.mutex);
+  for (Operation* operation : all.operations) {
+    if (operation->belongs_to(watch)) operation->abandon(error_code);
+  }
 }
 
 bool cancel_all(std::chrono::milliseconds timeout) {

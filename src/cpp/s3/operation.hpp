@@ -46,7 +46,21 @@ class Operation : public std::enable_shared_from_this<Operation> {
   [[nodiscard]] std::uint64_t transferred() const noexcept {
     return transferred_.load(std::memory_order_relaxed);
   }
-  [[nodiscard]] Response& response() noexcept { return response_; }
+  // Bytes that the answer announced; 0 before it came, or without a Content-Length.
+  [[nodiscard]] std::uint64_t expected() const noexcept {
+    return expected_.load(std::memory_order_relaxed);
+  }
+  // Whether the id was pushed: over, or abandoned.
+  [[nodiscard]] bool answered();
+  // The answer; with an abandoned operation the one it was abandoned with.
+  [[nodiscard]] Response take_response();
+
+  // Gives an operation that has no answer yet the error `error_code` at once, without waiting for
+  // the CRT to let go of it: what it borrows stays borrowed until `done`.
+  void abandon(int error_code);
+  [[nodiscard]] bool belongs_to(const TlsWatch* watch) const noexcept {
+    return client_->watch() == watch;
+  }
   [[nodiscard]] const Request& request() const noexcept { return request_; }
 
  private:
@@ -60,7 +74,9 @@ class Operation : public std::enable_shared_from_this<Operation> {
 
   int on_headers(const aws_http_headers* headers, int status);
   int on_body(const aws_byte_cursor& body, std::uint64_t range_start);
+  void on_attempt(aws_s3_request_metrics* metrics);
   void on_finish(const aws_s3_meta_request_result& result);
+  void release_request() noexcept;
   int deliver(const aws_byte_cursor& body, std::uint64_t offset);
   int refuse(std::string text);
 
@@ -75,13 +91,25 @@ class Operation : public std::enable_shared_from_this<Operation> {
   std::string refusal_;                      // why a callback of ours stopped the transfer
   std::optional<std::uint64_t> range_base_;  // object offset of the first byte asked for
 
-  std::mutex mutex_;  // guards the two below
+  std::mutex attempt_mutex_;  // guards the three below
+  // The last attempt that failed: what is known of it when the retries are used up.
+  int attempt_error_ = 0;
+  int attempt_status_ = 0;
+  Headers attempt_headers_;
+
+  std::mutex mutex_;  // guards the ones below
   aws_s3_meta_request* meta_request_ = nullptr;
   bool cancelled_ = false;
+  bool has_headers_ = false;
+  std::optional<Response> abandoned_;
 
   std::atomic<std::uint64_t> transferred_{0};
+  std::atomic<std::uint64_t> expected_{0};
   std::atomic<bool> done_{false};
 };
+
+// Abandons the operations of a client that wait for a connection, because none can be made.
+void abandon_waiting(const TlsWatch* watch, int error_code);
 
 // Cancels every operation that is not over, and waits for their end. False on timeout.
 bool cancel_all(std::chrono::milliseconds timeout);

@@ -34,6 +34,7 @@ _CODES_BY_STATUS = {
     412: "PreconditionFailed",
     416: "InvalidRange",
     429: "TooManyRequests",
+    500: "InternalError",
     503: "SlowDown",
 }
 _THROTTLED = {
@@ -178,12 +179,14 @@ def error_class(code: str, status: int) -> type[S3Error]:
     return S3Error
 
 
-def _error_from(root: ET.Element | None, status: int, what: str, request_id: str) -> S3Error:
+def _error_from(
+    root: ET.Element | None, status: int, what: str, request_id: str, region: str = ""
+) -> S3Error:
     code = text_of(root, "Code") if root is not None else ""
     code = code or _CODES_BY_STATUS.get(status, str(status))
     message = text_of(root, "Message") if root is not None else ""
     hint = _HINTS.get(code)
-    region = text_of(root, "Region") if root is not None else ""
+    region = region or (text_of(root, "Region") if root is not None else "")
     if region and hint:
         hint += f" to {region}"
     parts = [f"{what}: {message or code}", hint or ""]
@@ -202,7 +205,13 @@ def _s3_error(response: _core.Response, what: str) -> S3Error:
                 element.tag = element.tag.rpartition("}")[2]
         except ET.ParseError:
             root = None  # a proxy's page, or an answer that was cut
-    return _error_from(root, response.status, what, headers.get("x-amz-request-id") or "")
+    return _error_from(
+        root,
+        response.status,
+        what,
+        headers.get("x-amz-request-id") or "",
+        headers.get("x-amz-bucket-region") or "",
+    )
 
 
 def raise_for(response: _core.Response, what: str, endpoint: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote
 
 from kumo_crt._config import MIB
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Source(Protocol):
@@ -89,6 +92,20 @@ def header_value(name: str, value: str) -> str:
     if not value.isascii() or not all(c.isprintable() for c in value):
         raise ValueError(f"{name}: {value!r} is not printable ASCII, as S3 headers need")
     return value
+
+
+def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The headers of user metadata.
+
+    Raises:
+        ValueError: A name cannot be part of a header's.
+    """
+    for name in metadata:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(
+                f"metadata name {name!r}: letters, digits and - . _ only, as it becomes a header"
+            )
+    return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
 
 
 def tagging(tags: Mapping[str, str]) -> str:

@@ -195,7 +195,7 @@ class S3Client:
             raise ValueError(f"checksum {checksum!r}: 'CRC32C' or None")
         if if_none_match not in ("*", None):
             raise ValueError(f"if_none_match {if_none_match!r}: S3 knows only '*'")
-        headers = {f"x-amz-meta-{name}": value for name, value in (metadata or {}).items()}
+        headers = _body.metadata_headers(metadata or {})
         for name, value in (
             ("Content-Type", content_type),
             ("x-amz-storage-class", storage_class),
