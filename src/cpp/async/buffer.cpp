@@ -45,7 +45,7 @@ void BufferPool::release(AlignedBuffer buffer) noexcept {
     idle_.push_back(std::move(buffer));
     idle_bytes_ += capacity;
   } catch (const std::bad_alloc&) {
-    // The buffer is simply freed.
+    return;  // the buffer is simply freed
   }
 }
 

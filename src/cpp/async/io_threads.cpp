@@ -4,9 +4,29 @@
 
 #include <algorithm>
 #include <csignal>
+#include <system_error>
 #include <utility>
 
 namespace kumo::async {
+namespace {
+
+// Signals belong to Python's main thread: threads made while this lives have them blocked.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &old_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t old_{};
+};
+
+}  // namespace
 
 IoThreads& IoThreads::instance() {
   static IoThreads* threads = new IoThreads();  // leaked: outlives static destructors
@@ -14,14 +34,13 @@ IoThreads& IoThreads::instance() {
 }
 
 void IoThreads::start_locked() {
-  // Signals belong to Python's main thread: block them here, so that the threads inherit it.
-  sigset_t all;
-  sigset_t old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
+  const SignalsBlocked blocked;
   const std::size_t count = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 2, 4);
-  for (std::size_t i = 0; i < count; ++i) threads_.emplace_back([this] { run(); });
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  try {
+    while (threads_.size() < count) threads_.emplace_back([this] { run(); });
+  } catch (const std::system_error&) {
+    if (threads_.empty()) throw;  // fewer will do
+  }
 }
 
 void IoThreads::stop() {

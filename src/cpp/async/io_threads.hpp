@@ -24,7 +24,8 @@ class IoThreads {
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;
 
-  // `job` must not throw. After `stop` it runs on the caller's thread.
+  // `job` must not throw. After `stop` it runs on the caller's thread. Throws when not a single
+  // thread can be started.
   void post(std::function<void()> job);
 
  private:

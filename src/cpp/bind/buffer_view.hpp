@@ -32,6 +32,8 @@ class BufferView {
     }
     return *this;
   }
+  BufferView(const BufferView&) = delete;
+  BufferView& operator=(const BufferView&) = delete;
   ~BufferView() {
     if (held_) PyBuffer_Release(&view_);
   }

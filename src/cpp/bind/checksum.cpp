@@ -2,6 +2,7 @@
 
 #include "bind/bind.hpp"
 #include "bind/buffer_view.hpp"
+#include "bind/gil.hpp"
 #include "checksum/crc.hpp"
 #include "checksum/crc32c.hpp"
 
@@ -11,12 +12,12 @@ namespace kumo::bind {
 namespace {
 
 // Below this a checksum takes less time than giving the GIL away and taking it back.
-constexpr std::size_t kReleaseGil = 32 * 1024;
+constexpr std::size_t kReleaseGil = 32'768;
 
 template <typename T, T (*Function)(const void*, std::size_t, T) noexcept>
 T checksum_of(const py::object& data, T value) {
   const BufferView view(data, PyBUF_SIMPLE);
-  std::optional<py::gil_scoped_release> released;
+  std::optional<GilReleased> released;
   if (view.size() > kReleaseGil) released.emplace();
   const T result = Function(view.data(), view.size(), value);
   released.reset();  // before the view: releasing it needs the GIL
@@ -26,6 +27,7 @@ T checksum_of(const py::object& data, T value) {
 }  // namespace
 
 void register_checksum(py::module_& m) {
+  checksum::initialise();
   const auto data = py::arg("data");
   const auto value = py::arg("value") = 0;
   m.def("crc32", &checksum_of<std::uint32_t, &checksum::crc32>, data, value);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "bind/bind.hpp"
+#include "bind/gil.hpp"
 #include "rocksdb/blob_file.hpp"
 #include "rocksdb/compression.hpp"
 #include "rocksdb/error.hpp"
@@ -45,7 +46,7 @@ auto as_bytes(std::string Owner::* member) {
 
 template <typename Result, typename Read, typename... Args>
 Result without_gil(Read read, const Args&... args) {
-  const py::gil_scoped_release release;
+  const GilReleased released;
   return read(args...);
 }
 
@@ -95,7 +96,7 @@ void register_errors(py::module_& m) {
   });
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
-      if (pointer) std::rethrow_exception(pointer);
+      if (pointer) std::rethrow_exception(std::move(pointer));
     } catch (const db::FormatError& error) {
       const py::object& type = format_error.get_stored();
       py::object instance = type(to_str(error.what()));

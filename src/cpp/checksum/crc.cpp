@@ -1,5 +1,6 @@
 #include "checksum/crc.hpp"
 
+#include <aws/checksums/checksums.h>
 #include <aws/checksums/crc.h>
 
 #include "checksum/crc32c.hpp"
@@ -10,6 +11,8 @@ namespace {
 const std::uint8_t* bytes(const void* data) { return static_cast<const std::uint8_t*>(data); }
 
 }  // namespace
+
+void initialise() noexcept { aws_checksums_library_init(aws_default_allocator()); }
 
 std::uint32_t crc32(const void* data, std::size_t size, std::uint32_t previous) noexcept {
   return aws_checksums_crc32_ex(bytes(data), size, previous);

@@ -5,6 +5,10 @@
 
 namespace kumo::checksum {
 
+// Chooses the functions for this CPU. The library would do so at the first use, where two threads
+// may meet: call this once before.
+void initialise() noexcept;
+
 // CRC-32 (Ethernet, zlib), CRC-32C (Castagnoli, RFC 3720) and CRC-64/NVME over memory, continued
 // from `previous` (0 to begin). Hardware paths are chosen by aws-checksums at run time.
 [[nodiscard]] std::uint32_t crc32(const void* data, std::size_t size,

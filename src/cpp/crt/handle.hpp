@@ -7,7 +7,8 @@
 
 namespace kumo::crt {
 
-// Owns one reference to a CRT object; `Release` is the C function that drops it.
+// Owns one reference to a CRT object; `Release` is the C function that drops it. (For a structure
+// on the stack: the one that cleans it up.)
 template <typename T, auto Release>
 struct Releaser {
   void operator()(T* pointer) const noexcept { (void)Release(pointer); }

@@ -8,6 +8,7 @@
 #include <aws/s3/s3.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <mutex>
 #include <stdexcept>
 
@@ -20,7 +21,7 @@ namespace {
 struct Process {
   std::mutex mutex;
   std::shared_ptr<Runtime> runtime;
-  pid_t owner = 0;
+  std::atomic<pid_t> owner{0};  // read without the lock, which a fork may have left locked
   bool ended = false;
 };
 
@@ -63,32 +64,34 @@ Runtime::Runtime(std::uint16_t event_loops) {
 }
 
 std::shared_ptr<Runtime> Runtime::get(std::uint16_t event_loops) {
+  if (forked()) {
+    throw std::runtime_error(
+        "this process was forked after kumo_crt was used: its event-loop threads did not survive "
+        "the fork. Use the 'spawn' start method, or make the first client after the fork");
+  }
   Process& state = process();
   std::lock_guard lock(state.mutex);
   if (state.ended) throw std::runtime_error("kumo_crt was shut down: the interpreter is exiting");
   if (state.runtime == nullptr) {
+    state.owner = getpid();  // first, so that a fork from here on is seen to be one
     init_libraries();
     state.runtime = std::shared_ptr<Runtime>(new Runtime(event_loops));
-    state.owner = getpid();
-  } else if (state.owner != getpid()) {
-    throw std::runtime_error(
-        "this process was forked after kumo_crt was used: its event-loop threads did not survive "
-        "the fork. Use the 'spawn' start method, or make the first client after the fork");
   }
   return state.runtime;
 }
 
 bool Runtime::forked() noexcept {
-  const Process& state = process();
-  return state.owner != 0 && state.owner != getpid();
+  const pid_t owner = process().owner;
+  return owner != 0 && owner != getpid();
 }
 
 bool Runtime::shutdown(std::chrono::milliseconds timeout) {
+  if (forked()) return true;
   Process& state = process();
   {
     std::lock_guard lock(state.mutex);
     state.ended = true;
-    if (state.runtime == nullptr || state.owner != getpid()) return true;
+    if (state.runtime == nullptr) return true;
     state.runtime.reset();
   }
   aws_thread_set_managed_join_timeout_ns(
@@ -99,10 +102,7 @@ bool Runtime::shutdown(std::chrono::milliseconds timeout) {
 TlsContext new_tls_context(const std::string& ca_file, bool verify) {
   aws_tls_ctx_options options;
   aws_tls_ctx_options_init_default_client(&options, aws_default_allocator());
-  struct Cleaner {
-    aws_tls_ctx_options* options;
-    ~Cleaner() { aws_tls_ctx_options_clean_up(options); }
-  } cleaner{&options};
+  const Handle<aws_tls_ctx_options, aws_tls_ctx_options_clean_up> cleaner(&options);
   if (!verify) {
     aws_tls_ctx_options_set_verify_peer(&options, false);
   } else if (!ca_file.empty()) {
@@ -137,7 +137,7 @@ CredentialsProvider new_credentials_provider(const Runtime& runtime,
     CredentialsProvider owned(source);
     aws_credentials_provider_cached_options cached{};
     cached.source = source;
-    cached.refresh_time_in_milliseconds = 15 * 60 * 1000;  // the default chain's interval
+    cached.refresh_time_in_milliseconds = 900'000;  // the default chain's interval
     provider = aws_credentials_provider_new_cached(allocator, &cached);
   } else {
     aws_credentials_provider_chain_default_options chain{};
