@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import kumo_crt
 from kumo_crt._engine import Task
@@ -63,15 +64,18 @@ def is_embedded(args: argparse.Namespace) -> bool:
 
 
 @contextlib.contextmanager
-def site(args: argparse.Namespace, output: Output) -> Iterator[Site]:
+def site(args: argparse.Namespace, output: Output, directory: Path) -> Iterator[Site]:
     """Makes a place for a repository, and removes it at the end."""
-    with embedded() if is_embedded(args) else elsewhere(args, output) as found:
+    with embedded(directory) if is_embedded(args) else elsewhere(args, output) as found:
         yield found
 
 
 @contextlib.contextmanager
-def embedded() -> Iterator[Site]:
+def embedded(directory: Path) -> Iterator[Site]:
     """SeaweedFS on loopback; nothing of the user's AWS settings reaches it.
+
+    Args:
+        directory: Where its files go.
 
     Raises:
         CommandError: SeaweedFS is not installed, or does not start.
@@ -81,7 +85,7 @@ def embedded() -> Iterator[Site]:
         stack.enter_context(_no_aws_settings())
         try:
             find_weed()
-            server = stack.enter_context(SeaweedServer())
+            server = stack.enter_context(SeaweedServer(directory=directory))
         except RuntimeError as error:
             raise CommandError(str(error)) from error
         client = stack.enter_context(

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import os
-import signal
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 
 import kumo_crt
-from kumo_crt.cli import _demo, _errors, _objects, _parser, _repository
-from kumo_crt.cli._errors import CommandError, OutputClosedError, Terminated
+from kumo_crt.cli import _demo, _errors, _objects, _parser, _repository, _signals
+from kumo_crt.cli._errors import CommandError, OutputClosedError
 from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
@@ -29,8 +23,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "ls": _objects.ls,
     "demo": _demo.demo,
 }
-# How long a clean-up may take before another Ctrl-C ends the process at once.
-_PATIENCE = 15.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     command: str | None = None
     handler: logging.Handler | None = None
     try:
-        with _signals():
+        with _signals.handled():
             try:
                 args = _parser.parse(words)
                 command = args.command
@@ -121,33 +113,3 @@ def _log(verbose: int) -> logging.Handler | None:
     if verbose > 1:
         logging.getLogger("kumo_crt.crt").setLevel(logging.DEBUG)
     return handler
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into one exception, so that clean-up is not interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    first = 0.0
-
-    def leave(signum: int, frame: FrameType | None) -> None:
-        nonlocal first
-        if not first:
-            first = time.monotonic()
-            raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
-        if time.monotonic() - first > _PATIENCE:
-            os._exit(128 + signum)
-
-    # Whoever started us with a signal ignored (nohup, a shell's &) wants it to stay so.
-    before = {
-        number: signal.signal(number, leave)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            # None: a handler that was not installed from Python.
-            signal.signal(number, signal.SIG_DFL if old is None else old)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kumo_crt.cli._errors import CommandError
+from kumo_crt.cli._signals import deferred
 
 FAMILIES = ("default", "users", "events")
 _BASE_PUTS = {"default": 24, "users": 24, "events": 16}
@@ -211,8 +212,10 @@ class Workload:
 
     def start(self) -> None:
         """Starts the thread that goes on writing."""
-        self._thread = threading.Thread(target=self._run, name="kumo-demo-writer", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="kumo-demo-writer", daemon=True)
+        with deferred():  # a thread that is half started cannot be joined
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         try:

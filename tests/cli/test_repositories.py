@@ -1,0 +1,247 @@
+"""backup, restore, snapshots, verify."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Rdict
+
+from tests.cli.conftest import Run
+from tests.support import databases
+from tests.support.servers import S3Server
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+def _keys(boto: Any, bucket: str) -> list[str]:
+    return [item["Key"] for item in boto.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def _data_key(boto: Any, bucket: str) -> str:
+    return next(key for key in _keys(boto, bucket) if key.endswith(".sst"))
+
+
+def test_round_trip_for_people(kumo: Run, bucket: str, database: Path, tmp_path: Path) -> None:
+    url = f"s3://{bucket}/a/repository"
+    first = kumo("backup", database, url, "--create", "--tag", "host=kv-7")
+    assert first.code == 0
+    assert first.err == ""
+    assert first.out.startswith(f"created the repository {url}\nsnapshot 2")
+    second = kumo("backup", database, url)
+    assert "; sent 0 B, " in second.out
+
+    table = kumo("snapshots", url).out.splitlines()
+    assert len(table) == 3
+    assert table[0].split()[0] == "snapshot"
+    assert table[1].endswith("host=kv-7")
+    assert len({line.index(" ") for line in table[1:]}) == 1  # aligned
+
+    for level in ("quick", "stored", "full"):
+        sound = kumo("verify", url, "--level", level)
+        assert sound.code == 0
+        assert f" is sound ({level}): " in sound.out
+
+    target = tmp_path / "restored"
+    restored = kumo("restore", url, target)
+    assert restored.code == 0
+    assert restored.out.startswith("restored snapshot 2")
+    assert databases.read_all(target) == databases.read_all(database)
+
+
+def test_round_trip_for_programs(kumo: Run, bucket: str, database: Path, tmp_path: Path) -> None:
+    url = f"s3://{bucket}/repository"
+    line = ("--json", "--tag", "a=b", "--max-concurrency", "2", "--max-bytes-per-second", "1GB")
+    backup = kumo("backup", database, url, "--create", *line).document
+    snapshot = backup["snapshot"]
+    assert backup["dry_run"] is False
+    assert snapshot["tags"] == {"a": "b"}
+    assert snapshot["column_families"] == ["default"]
+    assert snapshot["uploaded_bytes"] > 0
+    assert snapshot["created_at"].endswith("Z")
+
+    listing = kumo("snapshots", url, "--json").document
+    assert listing["repository"] == url
+    assert [item["id"] for item in listing["snapshots"]] == [snapshot["id"]]
+    assert listing["snapshots"][0]["total_bytes"] == snapshot["total_bytes"]
+
+    report = kumo("verify", url, "--json", "--level", "full", "--snapshot", snapshot["id"]).document
+    assert report["ok"] is True
+    assert report["problems"] == []
+
+    target = tmp_path / "restored"
+    restored = kumo("restore", url, target, "--json", "--snapshot", snapshot["id"]).document
+    assert restored["snapshot"] == snapshot["id"]
+    assert restored["target"] == str(target)
+    assert restored["total_bytes"] == snapshot["total_bytes"]
+    assert databases.read_all(target) == databases.read_all(database)
+
+
+def test_quiet_says_nothing(kumo: Run, bucket: str, database: Path, tmp_path: Path) -> None:
+    url = f"s3://{bucket}/repository"
+    for line in (
+        ["backup", database, url, "--create"],
+        ["verify", url],
+        ["restore", url, tmp_path / "restored"],
+    ):
+        outcome = kumo(*line, "--quiet")
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert kumo("snapshots", url, "--quiet").out != ""
+
+
+def test_dry_runs_write_nothing(
+    kumo: Run, boto: Any, bucket: str, database: Path, tmp_path: Path
+) -> None:
+    url = f"s3://{bucket}/repository"
+    before = sorted(p.name for p in tmp_path.iterdir())
+    planned = kumo("backup", database, url, "--create", "--dry-run", "--json").document
+    assert planned["dry_run"] is True
+    assert _keys(boto, bucket) == []
+    done = kumo("backup", database, url, "--create", "--json").document
+    assert planned["snapshot"]["total_bytes"] == done["snapshot"]["total_bytes"]
+
+    keys = _keys(boto, bucket)
+    again = kumo("backup", database, url, "--dry-run").out
+    assert again.startswith("dry run: ")
+    assert "would send 0 B" in again
+    restore = kumo("restore", url, tmp_path / "restored", "--dry-run")
+    assert restore.out.startswith("dry run: would restore snapshot ")
+    assert _keys(boto, bucket) == keys
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_a_repository_is_only_made_when_told_to(
+    kumo: Run, boto: Any, bucket: str, database: Path
+) -> None:
+    url = f"s3://{bucket}/repository"
+    outcome = kumo("backup", database, url, "--json")
+    outcome.failed(10, "no repository", "--create")
+    assert outcome.document["error"]["type"] == "SnapshotNotFoundError"
+    assert outcome.document["error"]["exit_code"] == 10
+    assert _keys(boto, bucket) == []
+
+
+def test_what_is_not_there(kumo: Run, bucket: str, repository: str, tmp_path: Path) -> None:
+    target = tmp_path / "restored"
+    kumo("snapshots", f"s3://{bucket}/elsewhere").failed(10, "no repository")
+    kumo("verify", "s3://no-such-bucket-here/repository").failed(10, "no-such-bucket-here")
+    kumo("restore", f"s3://{bucket}/elsewhere", target).failed(10)
+    missing = "20200101T000000Z-00000000"
+    kumo("restore", repository, target, "--snapshot", missing).failed(10, missing)
+    kumo("verify", repository, "--snapshot", "yesterday").failed(10, "yesterday")
+    assert not target.exists()
+
+
+def test_an_empty_repository_has_no_snapshots(
+    kumo: Run, boto: Any, bucket: str, repository: str
+) -> None:
+    manifest = next(key for key in _keys(boto, bucket) if "/snapshots/" in key)
+    boto.delete_object(Bucket=bucket, Key=manifest)
+    assert kumo("snapshots", repository).out == "no snapshots\n"
+    kumo("verify", repository).failed(10, "no snapshot")
+
+
+def test_an_open_database_is_locked(kumo: Run, repository: str, database: Path) -> None:
+    db = Rdict(str(database), databases.options())
+    try:
+        outcome = kumo("backup", database, repository, "--json")
+        outcome.failed(11, str(database))
+        assert outcome.document["error"]["type"] == "RepositoryLockedError"
+        kumo("restore", repository, database, "--overwrite").failed(11)
+    finally:
+        db.close()
+
+
+def test_a_target_with_a_database_needs_overwrite(
+    kumo: Run, repository: str, database: Path
+) -> None:
+    kumo("restore", repository, database).failed(1, "--overwrite")
+    content = databases.read_all(database)
+    assert kumo("restore", repository, database, "--overwrite").code == 0
+    assert databases.read_all(database) == content
+
+
+def test_no_database(kumo: Run, repository: str, tmp_path: Path) -> None:
+    kumo("backup", tmp_path / "nothing", repository).failed(1, "nothing")
+    kumo("backup", tmp_path, repository).failed(1, "no database")
+
+
+def test_another_environment_is_refused(kumo: Run, boto: Any, bucket: str, database: Path) -> None:
+    url = f"s3://{bucket}/repository"
+    assert kumo("backup", database, url, "--create", "--environment", "prod").code == 0
+    keys = _keys(boto, bucket)
+    kumo("backup", database, url, "--environment", "dev").failed(1, "'prod'", "'dev'")
+    kumo("backup", database, url, env={"KUMO_ENVIRONMENT": "dev"}).failed(1, "'prod'")
+    assert _keys(boto, bucket) == keys
+
+
+def test_verify_finds_a_missing_object(
+    kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path
+) -> None:
+    boto.delete_object(Bucket=bucket, Key=_data_key(boto, bucket))
+    for level in ("quick", "stored", "full"):
+        outcome = kumo("verify", repository, "--level", level)
+        assert outcome.code == 3
+        assert "DAMAGED" in outcome.out
+        assert "missing" in outcome.out
+        assert outcome.err == ""
+    report = kumo("verify", repository, "--json")
+    assert report.code == 3
+    assert report.document["ok"] is False
+    assert report.document["problems"][0]["kind"] == "missing"
+    kumo("restore", repository, tmp_path / "restored").failed(1, "missing")
+    assert not (tmp_path / "restored").exists()
+
+
+def test_verify_finds_changed_content(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    key = _data_key(boto, bucket)
+    content = bytearray(boto.get_object(Bucket=bucket, Key=key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    boto.put_object(Bucket=bucket, Key=key, Body=bytes(content), ChecksumAlgorithm="CRC32C")
+    assert kumo("verify", repository, "--level", "quick").code == 0  # as its description says
+    report = kumo("verify", repository, "--level", "full", "--json")
+    assert report.code == 3
+    assert [item["kind"] for item in report.document["problems"]] == ["checksum"]
+
+
+def test_credentials(kumo: Run, repository: str, bucket: str) -> None:
+    outcome = kumo("snapshots", repository, "--json", env={"AWS_SECRET_ACCESS_KEY": "wrong"})
+    outcome.failed(12)
+    assert outcome.document["error"]["exit_code"] == 12
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    kumo("ls", f"s3://{bucket}", env=none).failed(12, "redentials")
+    kumo("ls", f"s3://{bucket}", "--anonymous").failed(12)
+
+
+def test_unreachable_endpoint(kumo: Run, repository: str) -> None:
+    with socket.socket() as reserved:  # bound and not listening: refuses
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        env = {"KUMO_CRT_MAX_ATTEMPTS": "1"}
+        outcome = kumo("snapshots", repository, "--endpoint-url", url, "--json", env=env)
+    outcome.failed(1, url.removeprefix("http://"))
+    assert outcome.document["error"]["type"] == "TransportError"
+
+
+def test_verbose_logs_and_debug_shows_tracebacks(kumo: Run, repository: str, bucket: str) -> None:
+    debug = kumo("snapshots", f"s3://{bucket}/elsewhere", "-vv", "--json")
+    assert debug.code == 10
+    assert debug.document["error"]["exit_code"] == 10
+    assert "Traceback" in debug.err
+    assert " DEBUG kumo_crt.crt." in debug.err
+    info = kumo("snapshots", repository, "-v")
+    assert info.code == 0
+    assert "DEBUG" not in info.err
+
+
+@pytest.mark.servers("seaweed-https")
+def test_tls(kumo: Run, s3_server: S3Server, bucket: str) -> None:
+    system = {"AWS_CA_BUNDLE": "", "KUMO_CRT_MAX_ATTEMPTS": "1"}
+    url = f"s3://{bucket}"
+    kumo("ls", url, env=system).failed(1, "AWS_CA_BUNDLE")
+    assert kumo("ls", url, "--ca-file", s3_server.ca_file, env=system).code == 0
+    unsafe = kumo("ls", url, "--no-verify-tls", env=system)
+    assert unsafe.code == 0
+    assert unsafe.err.startswith("kumo-crt: warning: --no-verify-tls")

@@ -1,0 +1,92 @@
+"""Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import COMMAND
+from tests.cli.test_demo import processes_in
+from tests.support.processes import environment
+
+_ENDS = [
+    (signal.SIGINT, 130, "kumo-crt: interrupted\n"),
+    (signal.SIGTERM, 143, "kumo-crt: terminated\n"),
+]
+
+
+@pytest.fixture
+def silent_server() -> Iterator[socket.socket]:
+    """Takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(30)
+        yield server
+
+
+@pytest.mark.parametrize(("number", "code", "message"), _ENDS)
+def test_a_stalled_transfer(
+    silent_server: socket.socket, tmp_path: Path, number: int, code: int, message: str
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(1000))
+    url = f"http://127.0.0.1:{silent_server.getsockname()[1]}"
+    keys = {"AWS_ACCESS_KEY_ID": "AKEXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
+    line = ("put", str(source), "s3://bucket/key", "--endpoint-url", url, "--json")
+    with subprocess.Popen(
+        [*COMMAND, *line],
+        env=environment(keys),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        connection, _ = silent_server.accept()
+        with connection:
+            connection.recv(1)
+            begun = time.monotonic()
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert time.monotonic() - begun < 10
+    assert err == message
+    assert json.loads(out)["error"] == {
+        "type": "Interrupted",
+        "message": message.strip().rpartition(" ")[2],
+        "exit_code": code,
+    }
+
+
+@pytest.mark.parametrize(("number", "code", "message"), _ENDS)
+@pytest.mark.parametrize("moment", ["start the server", "make the database", "restore"])
+def test_the_demo_cleans_up(
+    scratch: Path, number: int, code: int, message: str, moment: str
+) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--size", "20MB"],
+        env=environment({"TMPDIR": str(scratch)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = ""
+        while not line.startswith(f"  {moment} "):
+            line = process.stdout.readline()
+            assert line, "the demo ended before the moment came"
+        assert processes_in(scratch)
+        process.send_signal(number)
+        # Impatience does not break the clean-up.
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, message)
+    assert "everything is removed" not in out
+    assert list(scratch.iterdir()) == []
+    assert processes_in(scratch) == []
