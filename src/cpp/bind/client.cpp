@@ -220,6 +220,8 @@ void register_client(py::module_& m) {
   py::class_<BoundOperation>(m, "Operation")
       .def_property_readonly("id", [](const BoundOperation& op) { return op.get().id(); })
       .def_property_readonly("done", [](const BoundOperation& op) { return op.get().done(); })
+      .def_property_readonly("expected",
+                             [](const BoundOperation& op) { return op.get().expected(); })
       .def_property_readonly("transferred",
                              [](const BoundOperation& op) { return op.get().transferred(); })
       .def(
