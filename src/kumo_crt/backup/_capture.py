@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import re
 import secrets
@@ -100,7 +101,10 @@ def capture(source: object) -> Iterator[Capture]:
 def _checkpoint_of(database: Any) -> Iterator[Capture]:
     from rocksdict import Checkpoint  # the caller has it: the database is one of its objects
 
-    directory = Path(database.path()).resolve()
+    try:
+        directory = Path(database.path()).resolve()
+    except Exception as error:
+        raise RepositoryError(f"{error}: pass the path of a database that is closed") from error
     if not _open_here(directory / "LOCK"):
         # Its checkpoint would leave out what is in the write-ahead log alone.
         raise RepositoryError(
@@ -147,13 +151,45 @@ def _linked(directory: Path) -> Iterator[Capture]:
 
 @contextlib.contextmanager
 def _temporary_beside(directory: Path) -> Iterator[Path]:
-    """A new directory on the database's file system, removed at the end."""
-    path = directory.with_name(f".{directory.name}.kumo-capture-{secrets.token_hex(4)}")
-    path.mkdir(mode=0o700)
+    """A new directory on the database's file system, removed at the end.
+
+    It is locked for as long, so that the next backup can tell and remove what a killed one left:
+    hard links that would hold the space of deleted files.
+    """
+    start = f".{directory.name}.kumo-capture-"
+    for path in list(directory.parent.glob(glob.escape(start) + "*")):
+        with contextlib.suppress(OSError), _locked_directory(path):
+            shutil.rmtree(path, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            path = directory.with_name(start + secrets.token_hex(4))
+            path.mkdir(mode=0o700)
+            try:
+                stack.enter_context(_locked_directory(path))
+            except FileNotFoundError:
+                continue  # another backup took it for a left one in between
+            except OSError:
+                pass  # no locks here: then nobody removes it either
+            break
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked_directory(path: Path) -> Iterator[None]:
+    """Locks a directory that is not locked, and that nobody has removed before that."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield path
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileNotFoundError(f"{path}: is about to be removed") from None
+        os.stat(path)
+        yield
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        os.close(fd)
 
 
 def _open_here(path: Path) -> bool:
@@ -224,6 +260,10 @@ def _read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture
         files = _live_files(directory, manifest)
     except _core.RocksDBFormatError as error:
         raise RepositoryError(f"{directory}: the database is damaged: {error}") from error
+    except FileNotFoundError as error:
+        raise RepositoryError(
+            f"{directory}: the database is damaged: {error.filename} is missing"
+        ) from error
     files.extend(
         CapturedFile(log.name, "wal", number, log, log.stat().st_size) for number, log in logs
     )
