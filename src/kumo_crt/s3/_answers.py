@@ -44,6 +44,12 @@ _THROTTLED = {
     "ThrottlingException",
     "TooManyRequests",
 }
+# What aws-c-s3 calls answers that it tries again.
+_SPENT = {
+    "AWS_ERROR_S3_INTERNAL_ERROR": ("InternalError", 500),
+    "AWS_ERROR_S3_SLOW_DOWN": ("SlowDown", 503),
+    "AWS_ERROR_S3_REQUEST_TIMEOUT": ("RequestTimeout", 400),
+}
 _HINTS = {
     "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
     "InvalidAccessKeyId": "the service does not know this access key id",
@@ -227,6 +233,10 @@ def raise_for(response: _core.Response, what: str, endpoint: str) -> None:
     name = response.error_name
     if response.status >= 300 or (response.status and response.error_body):
         raise _s3_error(response, what)
+    if name in _SPENT:
+        # An error inside a 200, again and again: its document is gone with the last retry.
+        code, status = _SPENT[name]
+        raise error_class(code, status)(code, status, f"{what}: {response.error_text}")
     raise _without_answer(name, response.error_text, what, endpoint)
 
 
