@@ -136,6 +136,8 @@ class Repository:
             RepositoryLockedError: The database is open elsewhere.
             RepositoryError: The source is no database, or damaged.
         """
+        if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
+            raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         config, now = self._load()
         if self._environment and config.environment and self._environment != config.environment:
             raise EnvironmentMismatchError(
