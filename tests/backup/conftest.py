@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rocksdict import Rdict
 
 import kumo_crt
 from tests.backup.helpers import content_of, url
@@ -21,12 +22,22 @@ Make = Callable[[str], Path]
 
 def _make_large(path: Path) -> None:
     """One SST of about 12 MiB: more than one part."""
-    db = databases.Rdict(str(path), databases.options())
+    db = Rdict(str(path), databases.options())
     databases.fill(db, 0, 600, value_size=20_000)
     db.close()
 
 
-_MAKERS = {**databases.MAKERS, "large": _make_large}
+def _make_big_files(path: Path) -> None:
+    """Six SSTs of 1.5 MiB: a backup asks whether such files are there before it sends them."""
+    db = Rdict(str(path), databases.options(small_files=True))
+    db.set_options({"write_buffer_size": str(8 * MIB)})
+    for start in range(0, 600, 100):
+        databases.fill(db, start, start + 100, value_size=15_000)
+        db.flush()
+    db.close()
+
+
+_MAKERS = {**databases.MAKERS, "large": _make_large, "big_files": _make_big_files}
 
 
 class Library:

@@ -21,6 +21,7 @@ from tests.backup.helpers import (
     put,
     stored_files,
     tree,
+    url,
 )
 
 Damage = Callable[[Any, str, kumo_crt.SnapshotFile, kumo_crt.SnapshotFile], None]
@@ -154,8 +155,6 @@ def test_every_kind_of_file_is_checked(
 def test_large_file_with_a_damaged_part(
     small_parts: kumo_crt.S3Client, boto: Any, bucket: str, make: Make, tmp_path: Path
 ) -> None:
-    from tests.backup.helpers import url
-
     repository = kumo_crt.Repository.create(url(bucket), client=small_parts)
     snapshot = repository.backup(make("large"))
     file = stored_files(snapshot)[0]

@@ -155,6 +155,7 @@ PATHS = [
 ]
 SIZES = [-1, 48_800_000_000_001, 1 << 63, 1 << 64, 10**400, True, False, 1000.0, "1000", None, []]
 CRCS = ["", "e306928", "e30692833", "E3069283", "0xe30692", "g3069283", "e3069283\n", 5, None, []]
+KINDS: list[object] = ["", "SST", "lock", "x" * 100_000, None, 5, [], {"sst": 1}]
 KEYS = [
     "",
     "data",
@@ -189,10 +190,7 @@ EDITS: list[tuple[str, Edit, str]] = [
     *((f"size {s!r:.40}", _file(SST, size=s), "files[0].size") for s in SIZES),
     *((f"crc32c {c!r}", _file(SST, crc32c=c), "files[0].crc32c") for c in CRCS),
     *((f"key {k!r:.40}", _file(SST, key=k), "files[0].key") for k in KEYS),
-    *(
-        (f"kind {k!r:.40}", _file(SST, kind=k), "files[0].kind")
-        for k in ("", "SST", "lock", "x" * 100_000, None, 5, [], {"sst": 1})
-    ),
+    *((f"kind {k!r:.40}", _file(SST, kind=k), "files[0].kind") for k in KINDS),
     ("kind of another file", _file(SST, kind="blob"), "files[0].path"),
     ("kind and path of another", _file(SST, kind="config"), "files[0].path"),
     ("neither key nor inline", _without("key", SST), "files[0]"),

@@ -13,6 +13,7 @@ import kumo_crt
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import content_of, leftovers, stored_files, url
 from tests.support import databases
+from tests.support.processes import run_python
 
 LDB = shutil.which("ldb")
 SST_DUMP = shutil.which("sst_dump")
@@ -141,7 +142,12 @@ def test_a_database_with_rocksdict_s_own_types(
     repository: kumo_crt.Repository, tmp_path: Path
 ) -> None:
     db = Rdict(str(tmp_path / "typed"))
-    truth: dict[object, object] = {"text": 1, 7: "seven", b"bytes": 2.5, "list": [1, {"a": None}]}
+    truth: dict[str | int | bytes, object] = {
+        "text": 1,
+        7: "seven",
+        b"bytes": 2.5,
+        "list": [1, {"a": None}],
+    }
     for key, value in truth.items():
         db[key] = value
     db.close()
@@ -162,8 +168,6 @@ def test_write_ahead_logs_in_another_directory(
         "o = d.options(); o.set_wal_dir(sys.argv[2]); db = d.Rdict(sys.argv[1], o);"
         "d.fill(db, 0, 100); db.flush(); d.fill(db, 100, 200); db.flush_wal(True); os._exit(0)"
     )
-    from tests.support.processes import run_python
-
     root = str(Path(__file__).resolve().parents[2])
     logs = tmp_path / "logs"
     run_python(program, str(tmp_path / "db"), str(logs), env={"PYTHONPATH": root})

@@ -226,9 +226,7 @@ def test_two_restores_at_once(filled: kumo_crt.Repository, library: Library, out
     assert leftovers(out) == []
 
 
-def test_no_room(
-    filled: kumo_crt.Repository, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room(filled: kumo_crt.Repository, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = filled.snapshot().total_bytes
     real = os.statvfs
 
