@@ -202,6 +202,7 @@ class _Run:
         self._flying: dict[int, _InFlight] = {}
         self._sleeping: list[tuple[float, int, _Fiber]] = []  # a heap
         self._over = False
+        self._unwinding = False
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -225,6 +226,7 @@ class _Run:
     def _unwind(self, root: _Fiber, error: BaseException) -> None:
         """Cancels everything after an interrupt (or a failing callback) and lets it clean up."""
         grace = INTERRUPT_GRACE if isinstance(error, KeyboardInterrupt) else 30.0
+        self._unwinding = True
         self._cancel(root)
         with contextlib.suppress(KeyboardInterrupt):
             self._loop(time.monotonic() + grace)
@@ -244,10 +246,11 @@ class _Run:
             wait = _WAIT if deadline is None else min(_WAIT, deadline - time.monotonic())
             if self._sleeping:
                 wait = min(wait, self._sleeping[0][0] - time.monotonic())
-            for done in self._queue.take(max(wait, 0.0)):
-                self._landed(done)
+            landed = [self._landed(done) for done in self._queue.take(max(wait, 0.0))]
             self._wake()
-            self._sample()
+            _logging.refresh()
+            if not self._unwinding:
+                self._count(landed)
 
     def _wake(self) -> None:
         now = time.monotonic()
@@ -359,19 +362,21 @@ class _Run:
             fiber.call_id = call_id
             self._flying[call_id] = _InFlight(fiber, call, operation)
 
-    def _landed(self, call_id: int) -> None:
+    def _landed(self, call_id: int) -> tuple[_InFlight, _core.Response]:
         item = self._flying.pop(call_id)
         item.fiber.call_id = None
         response = item.operation.response()
-        if item.call.meter is not None and response.error_code != 0:
-            item.call.meter.add(-item.counted)
-        elif item.call.meter is not None:
-            item.call.meter.expect(item.operation.expected)
-            item.call.meter.add(response.received - item.counted)
         self._ready.append((item.fiber, response, None))
+        return item, response
 
-    def _sample(self) -> None:
-        _logging.refresh()
+    def _count(self, landed: list[tuple[_InFlight, _core.Response]]) -> None:
+        """Tells the meters how far things are; last, because their callbacks may raise."""
+        for item, response in landed:
+            if item.call.meter is not None and response.error_code != 0:
+                item.call.meter.add(-item.counted)
+            elif item.call.meter is not None:
+                item.call.meter.expect(item.operation.expected)
+                item.call.meter.add(response.received - item.counted)
         for item in self._flying.values():
             if item.call.meter is not None:
                 item.call.meter.expect(item.operation.expected)
