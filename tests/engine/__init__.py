@@ -1,0 +1,1 @@
+"""The engine that drives tasks, with operations that are scripted."""
