@@ -27,9 +27,10 @@ function(kumo_compile_settings target)
     -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Wold-style-cast
     $<$<BOOL:${KUMO_CRT_WERROR}>:-Werror>)
   if(KUMO_SANITIZE_FLAGS)
+    # -O1: stack traces that still have their frames, and a build in half of the time.
     # GCC's instrumentation makes it see uninitialised std::optional contents everywhere.
     target_compile_options(${target} PRIVATE
-      ${KUMO_SANITIZE_FLAGS} -fno-omit-frame-pointer -g
+      ${KUMO_SANITIZE_FLAGS} -O1 -fno-omit-frame-pointer -g1
       $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   endif()
 endfunction()

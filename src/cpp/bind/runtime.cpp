@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <utility>
 
 #include "async/io_threads.hpp"
 #include "bind/bind.hpp"
@@ -59,7 +60,7 @@ void register_runtime(py::module_& m) {
       [&m] { return py::object(py::exception<crt::Error>(m, "CrtError", PyExc_RuntimeError)); });
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
-      if (pointer) std::rethrow_exception(pointer);
+      if (pointer) std::rethrow_exception(std::move(pointer));
     } catch (const crt::Error& error) {
       const py::object& type = crt_error.get_stored();
       py::object instance = type(error.what());

@@ -3,6 +3,7 @@
 #include <aws/auth/signing_config.h>
 #include <aws/http/connection.h>
 
+#include <array>
 #include <condition_variable>
 #include <mutex>
 
@@ -119,9 +120,8 @@ Client::Client(const ClientOptions& options)
 Client::~Client() {
   if (crt::Runtime::forked()) {
     // Threads that exist only in the parent may hold the CRT's locks: leave everything as it is.
-    (void)retries_.release();
-    (void)credentials_.release();
-    (void)tls_.release();
+    [[maybe_unused]] const std::array<const void*, 3> kept = {
+        retries_.release(), credentials_.release(), tls_.release()};
     return;
   }
   aws_s3_client_release(client_);
