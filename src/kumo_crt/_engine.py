@@ -17,6 +17,7 @@ import contextlib
 import heapq
 import itertools
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -31,6 +32,8 @@ Task: TypeAlias = Generator[Any, Any, T]
 # After Ctrl-C, how long a call waits for its tasks to clean up (abort their uploads) before it
 # returns to the user and leaves the rest to the background.
 INTERRUPT_GRACE = 0.12
+# And how long that may take.
+_CLEAN_UP = 30.0
 _WAIT = 0.1
 _ids = itertools.count(1)
 
@@ -56,8 +59,6 @@ class Call:
     split_ranges: bool = False
     part_size: int = 0
     meter: Meter | None = None
-    # A clean-up call goes on in the background when the user no longer waits for it.
-    shield: bool = False
 
 
 @dataclass(slots=True)
@@ -170,14 +171,19 @@ class _InFlight:
     counted: int = 0
 
 
-# Shielded calls whose caller was interrupted; kept so that they are not cancelled.
-_detached: list[_InFlight] = []
+# Threads that let the tasks of interrupted callers clean up.
+_background: list[threading.Thread] = []
+_stopping = threading.Event()
 
 
-def detached_pending() -> bool:
-    """Whether clean-up calls of interrupted callers are still under way."""
-    _detached[:] = [item for item in _detached if not item.operation.done]
-    return bool(_detached)
+def finish_background(timeout: float) -> None:
+    """Waits for clean-up that goes on in the background, at interpreter exit; then stops it."""
+    deadline = time.monotonic() + timeout
+    for thread in list(_background):
+        thread.join(max(0.0, deadline - time.monotonic()))
+    _stopping.set()
+    for thread in list(_background):
+        thread.join(1.0)
 
 
 def run(task: Task[T], limit: int) -> T:
@@ -207,7 +213,6 @@ class _Run:
         self._error: BaseException | None = None
 
     def run(self, task: Task[Any]) -> Any:
-        detached_pending()
         root = _Fiber(task)
         self._ready.append((root, None, None))
         try:
@@ -225,13 +230,24 @@ class _Run:
 
     def _unwind(self, root: _Fiber, error: BaseException) -> None:
         """Cancels everything after an interrupt (or a failing callback) and lets it clean up."""
-        grace = INTERRUPT_GRACE if isinstance(error, KeyboardInterrupt) else 30.0
         self._unwinding = True
         self._cancel(root)
+        interrupted = isinstance(error, KeyboardInterrupt)
         with contextlib.suppress(KeyboardInterrupt):
-            self._loop(time.monotonic() + grace)
-        _detached.extend(item for item in self._flying.values() if item.call.shield)
-        self._flying.clear()  # the rest is cancelled by being dropped
+            self._loop(time.monotonic() + (INTERRUPT_GRACE if interrupted else _CLEAN_UP))
+        if interrupted and not self._over:
+            # The user gets the prompt back; the uploads still have to be aborted.
+            thread = threading.Thread(target=self._finish, name="kumo_crt-clean-up", daemon=True)
+            _background.append(thread)
+            thread.start()
+        else:
+            self._flying.clear()  # cancelled by being dropped
+
+    def _finish(self) -> None:
+        with contextlib.suppress(BaseException):  # there is nobody to tell
+            self._loop(time.monotonic() + _CLEAN_UP)
+        self._flying.clear()
+        _background.remove(threading.current_thread())
 
     def _loop(self, deadline: float | None) -> None:
         while not self._over:
@@ -241,7 +257,7 @@ class _Run:
             self._submit()
             if self._over or self._ready:
                 continue
-            if deadline is not None and time.monotonic() >= deadline:
+            if deadline is not None and (time.monotonic() >= deadline or _stopping.is_set()):
                 return
             wait = _WAIT if deadline is None else min(_WAIT, deadline - time.monotonic())
             if self._sleeping:
@@ -386,7 +402,7 @@ class _Run:
 
 
 def _forget_after_fork() -> None:
-    _detached.clear()
+    _background.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

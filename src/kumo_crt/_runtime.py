@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from typing import Protocol
 
@@ -15,7 +14,7 @@ from kumo_crt.exceptions import CredentialsError
 
 # The parts of the exit that can wait for the network; together below five seconds.
 _EXIT_TIMEOUT = 1.0
-_EXIT_DETACHED = 1.0
+_EXIT_CLEAN_UP = 1.5
 
 _lock = threading.Lock()
 _registered = False
@@ -76,9 +75,7 @@ def register(client: _Closable) -> None:
 
 
 def _at_exit() -> None:
-    deadline = time.monotonic() + _EXIT_DETACHED
-    while _engine.detached_pending() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    _engine.finish_background(_EXIT_CLEAN_UP)
     for client in list(_clients):
         client.close()
     _core.shutdown(_EXIT_TIMEOUT)

@@ -265,3 +265,20 @@ def test_progress_that_raises(
     assert not (tmp_path / "restored").exists()
     repository.restore(tmp_path / "restored")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.servers("moto")
+def test_uncommitted_backups_on_a_service_without_stored_checksums(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    """What earlier backups sent is known by its content, however often they failed to commit."""
+    path = make("many_files")
+    sent = None
+    for _ in range(3):
+        snapshot = repository.backup(path)
+        boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/snapshots/{snapshot.id}.json")
+        sent = sent or _versions(boto, bucket)
+        assert set(_versions(boto, bucket)) == set(sent)
+    assert snapshot.uploaded_bytes == 0
+    assert repository.backup(path).uploaded_bytes == 0
+    assert repository.verify(level="full").ok

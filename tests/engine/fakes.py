@@ -95,7 +95,6 @@ class Client:
         milliseconds: float | str = 0,
         *,
         meter: Meter | None = None,
-        shield: bool = False,
     ) -> Call:
         """What a task yields to run such an operation."""
         stand_in: Any = self
@@ -107,5 +106,4 @@ class Client:
             target=str(milliseconds),
             headers=[],
             meter=meter,
-            shield=shield,
         )

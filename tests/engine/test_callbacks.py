@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -121,7 +122,7 @@ def test_a_callback_that_raises_ends_everything(
         try:
             yield client.call(name, milliseconds, meter=meter)
         except Cancelled:
-            yield client.call(f"clean {name}", 20, shield=True)
+            yield client.call(f"clean {name}", 20)
             cleaned.append(name)
             raise
 
@@ -139,39 +140,28 @@ def test_a_callback_that_raises_ends_everything(
     assert client.flying == 0
 
 
-def test_after_ctrl_c_a_shielded_call_goes_on_alone(client: Client) -> None:
+@pytest.mark.parametrize("milliseconds", [400, "never"])
+def test_after_ctrl_c_clean_up_goes_on_in_the_background(
+    client: Client, monkeypatch: pytest.MonkeyPatch, milliseconds: float | str
+) -> None:
+    monkeypatch.setattr(_engine, "_CLEAN_UP", 1.0)
     meter = Meter(_Raising(KeyboardInterrupt), 0)
     client.transferred = 1
+    cleaned = threading.Event()
 
     def task() -> Task[None]:
         try:
             yield client.call("work", "never", meter=meter)
         finally:
-            yield client.call("abort", "never", shield=True)
+            yield client.call("abort", milliseconds)
+            cleaned.set()
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(task(), 1)
-    assert time.monotonic() - started < 1
-    abort = client.operations[-1]
-    assert (abort.name, abort.cancelled) == ("abort", False)
-    assert _engine.detached_pending()
-    abort.done = True
-    assert not _engine.detached_pending()
-
-
-def test_after_ctrl_c_nobody_waits_for_what_is_not_shielded(client: Client) -> None:
-    meter = Meter(_Raising(KeyboardInterrupt), 0)
-    client.transferred = 1
-
-    def task() -> Task[None]:
-        try:
-            yield client.call("work", "never", meter=meter)
-        finally:
-            yield client.call("stubborn", "never")
-
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run(task(), 1)
-    assert time.monotonic() - started < 1
-    assert not _engine.detached_pending()
+    assert time.monotonic() - started < 0.35
+    (thread,) = _engine._background
+    thread.join(5)
+    assert not thread.is_alive()
+    assert _engine._background == []
+    assert cleaned.is_set() is (milliseconds != "never")

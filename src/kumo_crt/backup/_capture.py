@@ -163,7 +163,13 @@ def _temporary_beside(directory: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         while True:
             path = directory.with_name(start + secrets.token_hex(4))
-            path.mkdir(mode=0o700)
+            try:
+                path.mkdir(mode=0o700)
+            except PermissionError as error:
+                raise RepositoryError(
+                    f"{directory.parent}: cannot be written to: a backup links the files of a live "
+                    "database in a directory beside it"
+                ) from error
             try:
                 stack.enter_context(_locked_directory(path))
             except FileNotFoundError:

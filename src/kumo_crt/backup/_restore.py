@@ -41,6 +41,10 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise RepositoryError(f"{target.parent}: no such directory: create it first")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise RepositoryError(f"{target}: exists and is no directory: choose another target")
+    if target.is_mount():
+        raise RepositoryError(
+            f"{target}: is a mount point, and cannot be replaced: choose a directory below it"
+        )
     if not target.exists() or not any(target.iterdir()):
         return
     is_database = (target / "CURRENT").exists() or (target / "LOCK").exists()
@@ -77,7 +81,12 @@ def restore(
         return RestoreReport(
             snapshot.id, str(target), len(snapshot.files), snapshot.total_bytes, 0, 0, 0.0
         )
-    work.mkdir(mode=0o755, exist_ok=True)
+    try:
+        work.mkdir(mode=0o755, exist_ok=True)
+    except PermissionError as error:
+        raise RepositoryError(
+            f"{target.parent}: cannot be written to: a restore is made beside its target"
+        ) from error
     with _locked(work):
         kept = _keep_good(work, snapshot)
         missing = [file for file in snapshot.files if file.path not in kept]

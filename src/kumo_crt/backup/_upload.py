@@ -12,8 +12,15 @@ from kumo_crt.backup import _layout, _manifest, _names
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store, object_headers
-from kumo_crt.exceptions import FormatError, IntegrityError, NotFoundError, PreconditionFailedError
+from kumo_crt.exceptions import (
+    ChecksumMismatchError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from kumo_crt.s3._body import FileSource
+from kumo_crt.s3._get import Discard, GetOptions, get_task
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._put import PutOptions, put_task
 
@@ -182,10 +189,18 @@ def _already_there(
         found = yield from head_task(store.context, store.bucket, store.location.key(key))
     except NotFoundError:
         return None
-    if found.size != file.size or found.checksum_crc32c is None:
+    if found.size != file.size:
         return None
     crc = _names.crc32c_of(file.source)
-    if found.checksum_crc32c != crc:
+    if found.checksum_crc32c is None:
+        # A service that keeps no CRC32C: only the content itself can tell.
+        options = GetOptions(expected_size=file.size, expected_crc32c=crc)
+        try:
+            where = store.location.key(key)
+            yield from get_task(store.context, store.bucket, where, Discard(), options)
+        except (ChecksumMismatchError, NotFoundError):
+            return None
+    elif found.checksum_crc32c != crc:
         return None
     plan.reused += file.size
     meter.add(file.size)

@@ -76,7 +76,6 @@ class Context:
         crc32c_of_response: bool = False,
         split_ranges: bool = False,
         meter: Meter | None = None,
-        shield: bool = False,
     ) -> Call:
         """Builds the call of one request."""
         endpoint, prefix = self.base(bucket)
@@ -101,7 +100,6 @@ class Context:
             split_ranges=split_ranges,
             part_size=self.settings.part_size if split_ranges else 0,
             meter=meter,
-            shield=shield,
         )
 
     def endpoint(self, bucket: str) -> str:

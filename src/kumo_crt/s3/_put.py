@@ -254,7 +254,6 @@ def _abort(ctx: Context, bucket: str, key: str, upload_id: str) -> Task[None]:
         bucket,
         key,
         query=[("uploadId", upload_id)],
-        shield=True,
     )
 
 
