@@ -262,7 +262,9 @@ class _Run:
             wait = _WAIT if deadline is None else min(_WAIT, deadline - time.monotonic())
             if self._sleeping:
                 wait = min(wait, self._sleeping[0][0] - time.monotonic())
-            landed = [self._landed(done) for done in self._queue.take(max(wait, 0.0))]
+            # An id that is not known: Ctrl-C struck between its submission and its entry.
+            done = [i for i in self._queue.take(max(wait, 0.0)) if i in self._flying]
+            landed = [self._landed(call_id) for call_id in done]
             self._wake()
             _logging.refresh()
             if not self._unwinding:

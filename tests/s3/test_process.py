@@ -147,6 +147,22 @@ class TestExit:
             _, err = process.communicate("go\n", timeout=30)
         assert process.returncode == 0, err
 
+    def test_while_daemon_threads_are_in_native_code(self) -> None:
+        """They are not unwound through native frames when the interpreter takes the GIL away."""
+        run_python(
+            """
+            import threading, time
+            import kumo_crt
+            data = bytes(200_000_000)
+            def work():
+                while True:
+                    kumo_crt.crc32c(data)
+            for _ in range(3):
+                threading.Thread(target=work, daemon=True).start()
+            time.sleep(0.2)
+            """
+        )
+
     def test_right_after_import(self) -> None:
         run_python("import kumo_crt", timeout=30)
 

@@ -37,21 +37,33 @@ void IoThreads::start_locked() {
   const SignalsBlocked blocked;
   const std::size_t count = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 2, 4);
   try {
-    while (threads_.size() < count) threads_.emplace_back([this] { run(); });
+    while (threads_.size() < count) {
+      threads_.emplace_back([this] { run(); });
+      ++running_;
+    }
   } catch (const std::system_error&) {
     if (threads_.empty()) throw;  // fewer will do
   }
 }
 
-void IoThreads::stop() {
+bool IoThreads::stop(std::chrono::milliseconds timeout) {
   std::vector<std::thread> threads;
+  bool all_ended = false;
   {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     stopping_ = true;
+    ready_.notify_all();
+    all_ended = ended_.wait_for(lock, timeout, [&] { return running_ == 0; });
     threads.swap(threads_);
   }
-  ready_.notify_all();
-  for (auto& thread : threads) thread.join();
+  for (auto& thread : threads) {
+    if (all_ended) {
+      thread.join();
+    } else {
+      thread.detach();
+    }
+  }
+  return all_ended;
 }
 
 void IoThreads::post(std::function<void()> job) {
@@ -75,7 +87,11 @@ void IoThreads::run() {
     {
       std::unique_lock lock(mutex_);
       ready_.wait(lock, [&] { return stopping_ || !jobs_.empty(); });
-      if (jobs_.empty()) return;
+      if (jobs_.empty()) {
+        --running_;
+        ended_.notify_all();
+        return;
+      }
       job = std::move(jobs_.front());
       jobs_.pop_front();
     }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -18,8 +19,9 @@ class IoThreads {
   // Starts the threads on first use.
   static IoThreads& instance();
 
-  // Runs what is queued and joins; at interpreter exit.
-  void stop();
+  // Runs what is queued and joins; at interpreter exit. False if a job was not over in time (a
+  // read from a dead file server): its thread is left to the end of the process.
+  bool stop(std::chrono::milliseconds timeout);
 
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;
@@ -36,8 +38,10 @@ class IoThreads {
 
   std::mutex mutex_;
   std::condition_variable ready_;
+  std::condition_variable ended_;
   std::deque<std::function<void()>> jobs_;
   bool stopping_ = false;
+  std::size_t running_ = 0;  // threads
   std::vector<std::thread> threads_;
 };
 

@@ -29,7 +29,7 @@ bool shutdown(double timeout) {
   if (crt::Runtime::forked()) return true;  // the threads are the parent's
   bool clean = s3::cancel_all(wait);
   clean = s3::wait_for_clients(wait) && clean;
-  async::IoThreads::instance().stop();
+  clean = async::IoThreads::instance().stop(wait) && clean;
   clean = crt::Runtime::shutdown(wait) && clean;
   crt::LogBridge::instance().stop();
   return clean;

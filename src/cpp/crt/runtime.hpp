@@ -28,10 +28,10 @@ using RetryStrategy = Handle<aws_retry_strategy, aws_retry_strategy_release>;
 // client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
 class Runtime {
  public:
-  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU) on the
-  // first call; later calls ignore the argument. Throws after `shutdown`, and in a forked child
-  // (the event-loop threads exist only in the parent).
-  static std::shared_ptr<Runtime> get(std::uint16_t event_loops);
+  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU), for
+  // plain HTTP or TLS, on the first call; later calls ignore the arguments. Throws after
+  // `shutdown`, and in a forked child (the event-loop threads exist only in the parent).
+  static std::shared_ptr<Runtime> get(std::uint16_t event_loops, bool tls);
 
   // Drops the process's runtime and, once nothing holds it, waits for its threads to end.
   // Returns false if they did not within `timeout`.
@@ -48,7 +48,7 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
  private:
-  explicit Runtime(std::uint16_t event_loops);
+  Runtime(std::uint16_t event_loops, bool tls);
 
   // Destroyed in reverse order: the bootstrap before what it stands on.
   EventLoopGroup loops_;
