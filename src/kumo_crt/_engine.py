@@ -215,6 +215,7 @@ class _Run:
     def run(self, task: Task[Any]) -> Any:
         root = _Fiber(task)
         self._ready.append((root, None, None))
+        _logging.refresh()
         try:
             self._loop(None)
         except BaseException as error:

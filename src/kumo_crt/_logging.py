@@ -13,7 +13,6 @@ import contextlib
 import logging
 import re
 import threading
-import time
 
 from kumo_crt import _core
 
@@ -28,7 +27,6 @@ _LEVELS = {
     5: logging.DEBUG,
     6: 5,  # trace: below DEBUG, has to be asked for
 }
-_REFRESH_SECONDS = 0.25
 
 # What the CRT logs of a request at debug and trace level.
 _SECRETS = re.compile(
@@ -40,14 +38,14 @@ _SECRETS = re.compile(
 )
 _SIGNATURE = re.compile(r"(Signature=)[0-9a-fA-F]+")
 
+_top = logging.getLogger(ROOT)
 logging.getLogger("kumo_crt").addHandler(logging.NullHandler())
-if logging.getLogger(ROOT).level == logging.NOTSET:
-    logging.getLogger(ROOT).setLevel(logging.CRITICAL)
+if _top.level == logging.NOTSET:
+    _top.setLevel(logging.CRITICAL)
 
 _lock = threading.Lock()
 _subjects: list[tuple[int, logging.Logger]] = []
 _thread: threading.Thread | None = None
-_next_refresh = 0.0
 
 
 def redact(text: str) -> str:
@@ -64,12 +62,14 @@ def _crt_level(python_level: int) -> int:
 
 
 def refresh(force: bool = False) -> None:
-    """Carries the loggers' levels over to the CRT; cheap, and does nothing if just done."""
-    global _next_refresh
-    now = time.monotonic()
-    if not force and now < _next_refresh:
+    """Carries the loggers' levels over to the CRT; does nothing if no level has changed.
+
+    `logging` empties its loggers' caches of levels whenever one is set, so a cache that still holds
+    what was put there says that nothing has.
+    """
+    if getattr(_top, "_cache", None) and not force:
         return
-    _next_refresh = now + _REFRESH_SECONDS
+    _top.isEnabledFor(logging.CRITICAL)
     for subject, logger in _subjects:
         _core.set_subject_log_level(subject, _crt_level(logger.getEffectiveLevel()))
 
@@ -81,7 +81,7 @@ def start() -> None:
         if _thread is not None:
             return
         _core.init_libraries()
-        _core.set_log_level(_crt_level(logging.getLogger(ROOT).getEffectiveLevel()))
+        _core.set_log_level(_crt_level(_top.getEffectiveLevel()))
         _subjects.extend(
             (subject, logging.getLogger(f"{ROOT}.{name}")) for subject, name in _core.log_subjects()
         )

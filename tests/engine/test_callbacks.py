@@ -159,7 +159,7 @@ def test_after_ctrl_c_clean_up_goes_on_in_the_background(
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run(task(), 1)
-    assert time.monotonic() - started < 0.35
+    assert time.monotonic() - started < 0.9
     (thread,) = _engine._background
     thread.join(5)
     assert not thread.is_alive()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import warnings
+
+import pytest
 
 import kumo_crt
+
+pytestmark = pytest.mark.filterwarnings("ignore:aws-c-event-stream:RuntimeWarning")
 
 
 def test_versions_of_every_native_library() -> None:
@@ -39,3 +44,15 @@ def test_cpu_features_are_those_of_this_machine() -> None:
 def test_the_answer_is_a_copy() -> None:
     kumo_crt.build_info()["source"] = "changed"
     assert kumo_crt.build_info()["source"] != "changed"
+
+
+def test_an_event_stream_decoder_with_an_overflow_is_warned_of() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        info = kumo_crt.build_info()
+    affected = info["libraries"]["aws-c-event-stream"].startswith("0.5.")
+    assert affected is not info["features"]["event_stream_checks_lengths"]
+    assert len(caught) == len(info["warnings"]) == int(affected)
+    if affected:
+        assert "CVE-2026-5190" in str(caught[0].message)
+        assert info["warnings"] == [str(caught[0].message)]
