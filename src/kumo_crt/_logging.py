@@ -38,6 +38,8 @@ _SECRETS = re.compile(
 )
 _SIGNATURE = re.compile(r"(Signature=)[0-9a-fA-F]+")
 
+_MARK = 47  # a level that nobody asks for
+
 _top = logging.getLogger(ROOT)
 logging.getLogger("kumo_crt").addHandler(logging.NullHandler())
 if _top.level == logging.NOTSET:
@@ -67,9 +69,9 @@ def refresh(force: bool = False) -> None:
     `logging` empties its loggers' caches of levels whenever one is set, so a cache that still holds
     what was put there says that nothing has.
     """
-    if getattr(_top, "_cache", None) and not force:
+    if _MARK in getattr(_top, "_cache", ()) and not force:
         return
-    _top.isEnabledFor(logging.CRITICAL)
+    _top.isEnabledFor(_MARK)
     for subject, logger in _subjects:
         _core.set_subject_log_level(subject, _crt_level(logger.getEffectiveLevel()))
 
