@@ -73,8 +73,8 @@ def build_info() -> dict[str, Any]:
     if not info["features"]["event_stream_checks_lengths"]:
         message = (
             f"aws-c-event-stream {info['libraries']['aws-c-event-stream']} has a decoder overflow "
-            "(CVE-2026-5190), mended in 0.6.0: build against a newer one. kumo_crt checks message "
-            "lengths itself before it hands data to the decoder"
+            "(CVE-2026-5190), mended in 0.6.0: build against a newer one. This kumo_crt hands no "
+            "data to that decoder"
         )
         info["warnings"].append(message)
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -243,6 +243,8 @@ class _Run:
             thread.start()
         else:
             self._flying.clear()  # cancelled by being dropped
+        # Its traceback leads back here: a cycle that would keep the client alive.
+        self._error = None
 
     def _finish(self) -> None:
         with contextlib.suppress(BaseException):  # there is nobody to tell
