@@ -176,5 +176,5 @@ def _left_behind(bucket: str, prefix: str, error: KumoError) -> CommandError:
 
 def _delete_bucket_task(client: kumo_crt.S3Client, bucket: str) -> Task[None]:
     context = client._open()
-    response = yield context.call("DeleteBucket", "DELETE", bucket)
+    response = yield from context.request("DeleteBucket", "DELETE", bucket)
     raise_for(response, f"deleting bucket {bucket}", context.endpoint(bucket))

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from kumo_crt import _core
 from kumo_crt._config import Settings
-from kumo_crt._engine import Call, Meter
+from kumo_crt._engine import Call, Meter, Task
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
 Query = Iterable[tuple[str, str]]
@@ -61,7 +61,7 @@ class Context:
             return f"{parts.scheme}://{bucket}.{parts.netloc}", ""
         return url, "/" + quote(bucket, safe="-_.~")
 
-    def call(
+    def request(
         self,
         operation: str,
         method: str,
@@ -76,8 +76,8 @@ class Context:
         crc32c_of_response: bool = False,
         split_ranges: bool = False,
         meter: Meter | None = None,
-    ) -> Call:
-        """Builds the call of one request."""
+    ) -> Task[_core.Response]:
+        """Sends one request, and tells what came of it."""
         endpoint, prefix = self.base(bucket)
         target = prefix + "/" + quote(key, safe="/-_.~") if key or not prefix else prefix
         text = "&".join(
@@ -86,7 +86,7 @@ class Context:
         )
         pairs = [("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT)]
         pairs.extend((headers or {}).items())
-        return Call(
+        call = Call(
             client=self.native,
             operation=operation,
             method=method,
@@ -101,6 +101,8 @@ class Context:
             part_size=self.settings.part_size if split_ranges else 0,
             meter=meter,
         )
+        response: _core.Response = yield call
+        return response
 
     def endpoint(self, bucket: str) -> str:
         """Where requests for a bucket go, for messages."""

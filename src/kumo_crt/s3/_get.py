@@ -108,7 +108,7 @@ def _receive(
         headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
     meter = Meter(options.progress, options.expected_size or 0, options.meter)
     for split in (True, False):
-        response = yield ctx.call(
+        response = yield from ctx.request(
             "GetObject",
             "GET",
             bucket,

@@ -29,7 +29,7 @@ def head_task(
     ctx: Context, bucket: str, key: str, version_id: str | None = None
 ) -> Task[HeadResult]:
     """Asks for an object's properties, its stored checksums among them."""
-    response = yield ctx.call(
+    response = yield from ctx.request(
         "HeadObject",
         "HEAD",
         bucket,
@@ -60,7 +60,7 @@ def delete_task(
     ctx: Context, bucket: str, key: str, version_id: str | None = None
 ) -> Task[DeleteResult]:
     """Deletes one object; deleting what is not there succeeds, as S3 has it."""
-    response = yield ctx.call(
+    response = yield from ctx.request(
         "DeleteObject",
         "DELETE",
         bucket,
@@ -85,7 +85,7 @@ def delete_many_task(ctx: Context, bucket: str, keys: Iterable[str]) -> Task[int
             '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>'
             f"{objects}</Delete>"
         )
-        response = yield ctx.call(
+        response = yield from ctx.request(
             "DeleteObjects",
             "POST",
             bucket,
@@ -131,7 +131,7 @@ def list_page_task(
     elif start_after:
         query.append(("start-after", start_after))
     query.sort()
-    response = yield ctx.call("ListObjectsV2", "GET", bucket, query=query)
+    response = yield from ctx.request("ListObjectsV2", "GET", bucket, query=query)
     raise_for(response, what, ctx.endpoint(bucket))
     root = parse_xml(memoryview(response.body), what)
     if root.tag != "ListBucketResult":
@@ -174,5 +174,5 @@ def create_bucket_task(ctx: Context, bucket: str) -> Task[None]:
             f"<LocationConstraint>{escape(region)}</LocationConstraint>"
             "</CreateBucketConfiguration>"
         ).encode()
-    response = yield ctx.call("CreateBucket", "PUT", bucket, body=body)
+    response = yield from ctx.request("CreateBucket", "PUT", bucket, body=body)
     raise_for(response, f"creating bucket {bucket}", ctx.endpoint(bucket))

@@ -102,7 +102,7 @@ def _single(
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
         yield from options.throttle.take(source.size)
-    response = yield ctx.call(
+    response = yield from ctx.request(
         "PutObject",
         "PUT",
         bucket,
@@ -208,7 +208,7 @@ def multipart_task(
         headers["x-amz-checksum-type"] = "FULL_OBJECT"
     if attempt is not None:
         headers["x-amz-meta-" + ATTEMPT] = attempt
-    response = yield ctx.call(
+    response = yield from ctx.request(
         "CreateMultipartUpload", "POST", bucket, key, query=[("uploads", "")], headers=headers
     )
     raise_for(response, what, endpoint)
@@ -221,7 +221,7 @@ def multipart_task(
         size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
         if options.throttle is not None:
             yield from options.throttle.take(size)
-        answer = yield ctx.call(
+        answer = yield from ctx.request(
             "UploadPart",
             "PUT",
             bucket,
@@ -248,7 +248,7 @@ def multipart_task(
 
 def _abort(ctx: Context, bucket: str, key: str, upload_id: str) -> Task[None]:
     """Tries to remove the parts; a lifecycle rule has to where this fails too."""
-    yield ctx.call(
+    yield from ctx.request(
         "AbortMultipartUpload",
         "DELETE",
         bucket,
@@ -286,7 +286,7 @@ def _complete(
             f"<ETag>&quot;{escape(part.etag)}&quot;</ETag>{checksum}</Part>"
         )
     lines.append("</CompleteMultipartUpload>")
-    response = yield ctx.call(
+    response = yield from ctx.request(
         "CompleteMultipartUpload",
         "POST",
         bucket,
