@@ -47,6 +47,8 @@ class CompletionQueue:
     def __init__(self) -> None: ...
     def take(self, timeout: float) -> list[int]:
         """Waits up to ``timeout`` seconds for the first; raises what a signal handler raises."""
+    def fileno(self) -> int:
+        """A descriptor that is readable while there are ids, and is never read or closed here."""
 
 class NativeBody:
     """Native memory with a read-only buffer protocol."""

@@ -204,7 +204,8 @@ BoundResponse response_of(BoundOperation& operation) {
 void register_client(py::module_& m) {
   py::class_<async::CompletionQueue, std::shared_ptr<async::CompletionQueue>>(m, "CompletionQueue")
       .def(py::init<>())
-      .def("take", &take, "timeout"_a);
+      .def("take", &take, "timeout"_a)
+      .def("fileno", &async::CompletionQueue::fileno);
 
   // Destroying a client or an operation can wait for native teardown: without the GIL.
   py::class_<s3::Client, std::shared_ptr<s3::Client>>(m, "Client",
