@@ -1,0 +1,167 @@
+"""What every part of `Repository` stands on: where it is, its client, its life."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self, TypeVar
+
+from kumo_crt import _engine
+from kumo_crt._engine import Task
+from kumo_crt.backup import _layout, _manifest
+from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import (
+    EnvironmentMismatchError,
+    PreconditionFailedError,
+    RepositoryError,
+    SnapshotNotFoundError,
+)
+from kumo_crt.s3 import S3Client
+
+T = TypeVar("T")
+DEFAULT_CONCURRENCY = 8
+
+
+class RepositoryBase:
+    """A repository's place, client and configuration."""
+
+    def __init__(
+        self, url: str, *, client: S3Client | None = None, environment: str | None = None
+    ) -> None:
+        self._location = _layout.Location.parse(url)
+        self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None
+        self._owned = client is None
+        self._client = client if client is not None else S3Client()
+        self._config: _manifest.Config | None = None
+
+    @classmethod
+    def create(
+        cls, url: str, *, client: S3Client | None = None, environment: str | None = None
+    ) -> Self:
+        """Creates a repository in a bucket that exists.
+
+        Raises:
+            RepositoryError: There is one already.
+            NotFoundError: There is no such bucket.
+        """
+        repository = cls(url, client=client, environment=environment)
+        try:
+            config = _manifest.Config(
+                str(uuid.uuid4()), repository._environment, datetime.now(UTC).replace(microsecond=0)
+            )
+            try:
+                repository._run(
+                    repository._store().write_new(
+                        _layout.CONFIG_KEY, _manifest.encode_config(config)
+                    )
+                )
+            except PreconditionFailedError:
+                raise RepositoryError(
+                    f"{repository._location}: there is a repository already: open it"
+                ) from None
+            repository._config = config
+        except BaseException:
+            repository.close()
+            raise
+        return repository
+
+    @classmethod
+    def open(
+        cls, url: str, *, client: S3Client | None = None, environment: str | None = None
+    ) -> Self:
+        """Opens a repository.
+
+        Raises:
+            SnapshotNotFoundError: There is none at this URL.
+            FormatError: It is of a version that this kumo_crt does not know.
+        """
+        repository = cls(url, client=client, environment=environment)
+        try:
+            repository._load()
+        except BaseException:
+            repository.close()
+            raise
+        return repository
+
+    # -- parts -----------------------------------------------------------------------------
+
+    def _store(self) -> Store:
+        return Store(self._client._open(), self._location)
+
+    def _run(self, task: Task[T]) -> T:
+        return self._client._run(task)
+
+    def _load(self) -> tuple[_manifest.Config, datetime]:
+        found = self._run(self._store().config())
+        if found is None:
+            raise SnapshotNotFoundError(
+                f"{self._location}: there is no repository here: look at the URL, or create it "
+                "(Repository.create, kumo-crt backup --create)"
+            )
+        self._config = found[0]
+        return found
+
+    def _guarded(self) -> tuple[_manifest.Config, datetime]:
+        """The configuration and the service's time, if this client may write here.
+
+        Raises:
+            EnvironmentMismatchError: The repository belongs to another environment.
+        """
+        config, now = self._load()
+        if self._environment and config.environment and self._environment != config.environment:
+            raise EnvironmentMismatchError(
+                f"{self._location}: belongs to environment {config.environment!r}, this client to "
+                f"{self._environment!r} (environment, KUMO_ENVIRONMENT): nothing was written"
+            )
+        return config, now
+
+    def _all_snapshots(self) -> Task[list[Snapshot]]:
+        store = self._store()
+        ids = yield from store.snapshot_ids()
+        found: list[Snapshot] = yield _engine.Gather(
+            (store.snapshot(i) for i in ids), DEFAULT_CONCURRENCY
+        )
+        return found
+
+    def _resolve(self, snapshot_id: str) -> str:
+        if snapshot_id != "latest":
+            if not _layout.is_snapshot_id(snapshot_id):
+                raise SnapshotNotFoundError(
+                    f"{self._location}: {snapshot_id!r} is no snapshot id, such as "
+                    "20261123T060000Z-0a1b2c3d, nor 'latest'"
+                )
+            return snapshot_id
+        ids = self._run(self._store().snapshot_ids())
+        if not ids:
+            raise SnapshotNotFoundError(f"{self._location}: there is no snapshot yet")
+        return ids[-1]
+
+    @staticmethod
+    def _concurrency(wanted: int | None) -> int:
+        if wanted is not None and wanted < 1:
+            raise ValueError(f"max_concurrency is {wanted}: it must be at least 1")
+        return wanted or DEFAULT_CONCURRENCY
+
+    # -- life ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Closes the client, if it is the repository's own."""
+        if self._owned:
+            self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<kumo_crt.Repository {self._location}>"
