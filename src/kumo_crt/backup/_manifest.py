@@ -6,18 +6,15 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from datetime import datetime
+from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout
+from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._results import Snapshot, SnapshotFile
-from kumo_crt.exceptions import FormatError
 
-VERSION = 1
-MAX_DOCUMENT = 512 * 1024 * 1024
 _CRC = re.compile(r"[0-9a-f]{8}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
@@ -38,7 +35,7 @@ def encode_config(config: Config) -> bytes:
         "version": VERSION,
         "repository_id": config.repository_id,
         "environment": config.environment,
-        "created_at": _time_text(config.created_at),
+        "created_at": time_text(config.created_at),
     }
     return json.dumps(document, indent=1).encode() + b"\n"
 
@@ -49,7 +46,7 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
     Raises:
         FormatError: It is not one that this version knows.
     """
-    reader = _Reader(document, where, "kumo-repository")
+    reader = Reader(document, where, "kumo-repository")
     environment = reader.value("environment")
     if environment is not None and not isinstance(environment, str):
         raise reader.error("environment", "expected a name or null")
@@ -76,7 +73,7 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
         "version": VERSION,
         "id": snapshot.id,
         "repository_id": repository_id,
-        "created_at": _time_text(snapshot.created_at),
+        "created_at": time_text(snapshot.created_at),
         "db_id": snapshot.db_id,
         "sequence_number": snapshot.sequence_number,
         "column_families": list(snapshot.column_families),
@@ -101,7 +98,7 @@ def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) 
     Raises:
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
-    reader = _Reader(document, where, "kumo-snapshot")
+    reader = Reader(document, where, "kumo-snapshot")
     if reader.text("id") != snapshot_id:
         raise reader.error("id", f"expected {snapshot_id}, as the key says")
     entries = reader.value("files")
@@ -126,7 +123,7 @@ def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) 
     )
 
 
-def _file(reader: _Reader, index: int, entry: object) -> SnapshotFile:
+def _file(reader: Reader, index: int, entry: object) -> SnapshotFile:
     field = f"files[{index}]"
     if not isinstance(entry, dict):
         raise reader.error(field, "expected an object")
@@ -137,7 +134,7 @@ def _file(reader: _Reader, index: int, entry: object) -> SnapshotFile:
     if not isinstance(path, str) or not _layout.is_file_name(kind, path):
         shown = repr(path)[:80]
         raise reader.error(f"{field}.path", f"{shown} is not the name of a {kind} file of RocksDB")
-    if not _is_number(size, _layout.MAX_FILE_SIZE):
+    if not is_number(size, _layout.MAX_FILE_SIZE):
         raise reader.error(f"{field}.size", f"{size!r}"[:80] + " is not a size that S3 can hold")
     if not isinstance(crc, str) or not _CRC.fullmatch(crc):
         raise reader.error(f"{field}.crc32c", "expected 8 hexadecimal digits")
@@ -164,7 +161,7 @@ def _inline(text: object) -> bytes | None:
     return content if len(content) <= _layout.INLINE_LIMIT else None
 
 
-def _check_together(reader: _Reader, files: tuple[SnapshotFile, ...]) -> None:
+def _check_together(reader: Reader, files: tuple[SnapshotFile, ...]) -> None:
     seen: set[str] = set()
     for index, file in enumerate(files):
         if file.path in seen:
@@ -177,73 +174,3 @@ def _check_together(reader: _Reader, files: tuple[SnapshotFile, ...]) -> None:
     content = current[0].inline
     if content is None or content != manifests[0].path.encode() + b"\n":
         raise reader.error("files", f"CURRENT does not name {manifests[0].path}")
-
-
-def _is_number(value: object, limit: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
-
-
-def _time_text(value: datetime) -> str:
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-class _Reader:
-    """A JSON object whose members are checked as they are taken out."""
-
-    def __init__(self, document: bytes | memoryview, where: str, kind: str) -> None:
-        self._where = where
-        if len(document) > MAX_DOCUMENT:
-            raise self.error("", f"{len(document)} bytes: larger than {MAX_DOCUMENT}")
-        try:
-            parsed = json.loads(bytes(document))
-        except (ValueError, RecursionError) as error:
-            raise self.error("", f"no JSON: {error}") from None
-        if not isinstance(parsed, dict):
-            raise self.error("", "expected a JSON object")
-        self._members: dict[str, Any] = parsed
-        if parsed.get("format") != kind:
-            raise self.error("format", f"expected {kind!r}")
-        version = parsed.get("version")
-        if version != VERSION or isinstance(version, bool):
-            raise self.error(
-                "version",
-                f"{version!r}"[:40] + f" is not {VERSION}, the one that this kumo_crt knows: "
-                "use a newer kumo_crt",
-            )
-
-    def error(self, field: str, problem: str) -> FormatError:
-        place = f"{self._where}, field {field}" if field else self._where
-        return FormatError(f"{place}: {problem}")
-
-    def value(self, name: str) -> Any:
-        return self._members.get(name)
-
-    def text(self, name: str) -> str:
-        value = self._members.get(name)
-        if not isinstance(value, str) or len(value) > 1024 or not value.isprintable():
-            raise self.error(name, "expected a text")
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._members.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.error(name, "expected a list of texts")
-        return tuple(value)
-
-    def text_map(self, name: str) -> Mapping[str, str]:
-        value = self._members.get(name)
-        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-            raise self.error(name, "expected an object of texts")
-        return value
-
-    def number(self, name: str, limit: int, default: int | None = None) -> int:
-        value = self._members.get(name, default)
-        if not _is_number(value, limit):
-            raise self.error(name, f"expected a whole number from 0 to {limit}")
-        return value
-
-    def time(self, name: str) -> datetime:
-        try:
-            return datetime.strptime(self.text(name), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError:
-            raise self.error(name, "expected a time such as 2026-11-23T06:00:00Z") from None

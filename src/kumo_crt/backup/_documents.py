@@ -1,0 +1,101 @@
+"""JSON documents of a repository: their members are checked as they are taken out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+from kumo_crt.exceptions import FormatError
+
+VERSION = 1
+MAX_DOCUMENT = 512 * 1024 * 1024
+
+
+def is_number(value: object, limit: int) -> TypeGuard[int]:
+    """Whether this is a whole number from 0 to a limit."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit
+
+
+def time_text(value: datetime) -> str:
+    """A time as documents have it."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Reader:
+    """A JSON object whose members are checked as they are taken out.
+
+    Args:
+        document: The JSON text.
+        where: Its URL, for messages.
+        kind: What its member ``format`` has to be.
+
+    Raises:
+        FormatError: It is something else, or of an unknown version.
+    """
+
+    def __init__(self, document: bytes | memoryview, where: str, kind: str) -> None:
+        self._where = where
+        if len(document) > MAX_DOCUMENT:
+            raise self.error("", f"{len(document)} bytes: larger than {MAX_DOCUMENT}")
+        try:
+            parsed = json.loads(bytes(document))
+        except (ValueError, RecursionError) as error:
+            raise self.error("", f"no JSON: {error}") from None
+        if not isinstance(parsed, dict):
+            raise self.error("", "expected a JSON object")
+        self._members: dict[str, Any] = parsed
+        if parsed.get("format") != kind:
+            raise self.error("format", f"expected {kind!r}")
+        version = parsed.get("version")
+        if version != VERSION or isinstance(version, bool):
+            raise self.error(
+                "version",
+                f"{version!r}"[:40] + f" is not {VERSION}, the one that this kumo_crt knows: "
+                "use a newer kumo_crt",
+            )
+
+    def error(self, field: str, problem: str) -> FormatError:
+        """What to raise about a member; about the whole document with an empty name."""
+        place = f"{self._where}, field {field}" if field else self._where
+        return FormatError(f"{place}: {problem}")
+
+    def value(self, name: str) -> Any:
+        """A member as it is; None if absent."""
+        return self._members.get(name)
+
+    def text(self, name: str) -> str:
+        """A member that is one line of text."""
+        value = self._members.get(name)
+        if not isinstance(value, str) or len(value) > 1024 or not value.isprintable():
+            raise self.error(name, "expected a text")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A member that is a list of texts."""
+        value = self._members.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.error(name, "expected a list of texts")
+        return tuple(value)
+
+    def text_map(self, name: str) -> Mapping[str, str]:
+        """A member that is an object of texts."""
+        value = self._members.get(name)
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise self.error(name, "expected an object of texts")
+        return value
+
+    def number(self, name: str, limit: int, default: int | None = None) -> int:
+        """A member that is a whole number from 0 to a limit."""
+        value = self._members.get(name, default)
+        if not is_number(value, limit):
+            raise self.error(name, f"expected a whole number from 0 to {limit}")
+        return value
+
+    def time(self, name: str) -> datetime:
+        """A member that is a time."""
+        try:
+            return datetime.strptime(self.text(name), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            raise self.error(name, "expected a time such as 2026-11-23T06:00:00Z") from None
