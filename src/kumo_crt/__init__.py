@@ -6,9 +6,6 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 from kumo_crt import _core
 from kumo_crt._core import (
     crc32,
@@ -18,39 +15,52 @@ from kumo_crt._core import (
     crc64nvme,
     crc64nvme_combine,
 )
-from kumo_crt.backup import (
-    Problem,
-    Repository,
-    RestoreReport,
-    Snapshot,
-    SnapshotFile,
-    VerifyReport,
-)
-from kumo_crt.exceptions import (
-    AccessDeniedError,
-    ChecksumMismatchError,
-    CredentialsError,
-    EnvironmentMismatchError,
-    FormatError,
-    IntegrityError,
-    KumoError,
-    NotFoundError,
-    PreconditionFailedError,
-    RepositoryError,
-    RepositoryLockedError,
-    S3Error,
-    SnapshotNotFoundError,
-    ThrottledError,
-    TransportError,
-)
-from kumo_crt.s3 import (
-    DeleteResult,
-    GetResult,
-    HeadResult,
-    ObjectInfo,
-    PutResult,
-    S3Client,
-)
+
+# `typing` has this name too, but takes longer to load than all that is loaded here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kumo_crt import backup as backup
+    from kumo_crt import exceptions as exceptions
+    from kumo_crt import s3 as s3
+    from kumo_crt.backup import (
+        Problem,
+        Repository,
+        RestoreReport,
+        Snapshot,
+        SnapshotFile,
+        VerifyReport,
+    )
+    from kumo_crt.exceptions import (
+        AccessDeniedError,
+        ChecksumMismatchError,
+        CredentialsError,
+        EnvironmentMismatchError,
+        FormatError,
+        IntegrityError,
+        KumoError,
+        NotFoundError,
+        PreconditionFailedError,
+        RepositoryError,
+        RepositoryLockedError,
+        S3Error,
+        SnapshotNotFoundError,
+        ThrottledError,
+        TransportError,
+    )
+    from kumo_crt.s3 import (
+        DeleteResult,
+        GetResult,
+        HeadResult,
+        ObjectInfo,
+        PutResult,
+        S3Client,
+    )
+
+# Where the other public names are. Loaded when one is asked for: a program that imports kumo_crt
+# for a checksum, or only in case, does not pay for the S3 client.
+_MODULES = ("exceptions", "s3", "backup")
 
 __version__: str = _core.build_info()["version"]
 
@@ -68,6 +78,8 @@ def build_info() -> dict[str, Any]:
         RuntimeWarning: aws-c-event-stream is older than 0.6.0, whose decoder can be made to read
             beyond its buffer (CVE-2026-5190).
     """
+    import warnings
+
     info = _core.build_info()
     info["warnings"] = []
     if not info["features"]["event_stream_checks_lengths"]:
@@ -118,3 +130,22 @@ __all__ = [
     "crc64nvme",
     "crc64nvme_combine",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES or name in __all__:
+            from importlib import import_module
+
+            for module in _MODULES:
+                loaded = import_module(f"{__name__}.{module}")
+                if name == module:
+                    return loaded
+                if hasattr(loaded, name):
+                    globals()[name] = value = getattr(loaded, name)
+                    return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

@@ -6,13 +6,15 @@ profile in ``~/.aws/config`` (``AWS_CONFIG_FILE``).
 
 from __future__ import annotations
 
-import configparser
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import configparser
 
 MIB = 1024 * 1024
 MIN_PART_SIZE = 5 * MIB
@@ -71,6 +73,8 @@ class _ConfigFile:
 
     def _section(self, name: str) -> dict[str, str]:
         if self._parser is None:
+            import configparser
+
             self._parser = configparser.RawConfigParser(strict=False, default_section="\0none")
             path = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
             try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import xml.etree.ElementTree as ET
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 from kumo_crt import _core
 from kumo_crt.exceptions import (
@@ -21,9 +21,14 @@ from kumo_crt.exceptions import (
     ThrottledError,
     TransportError,
 )
+from kumo_crt.s3 import _xml
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 ALGORITHMS = ("crc32c", "crc32", "crc64nvme", "sha1", "sha256")
 ATTEMPT = "kumo-attempt"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CODES_BY_STATUS = {
     301: "PermanentRedirect",
     304: "NotModified",
@@ -113,13 +118,7 @@ class Headers:
 
     def time(self, name: str) -> datetime | None:
         """A header that holds an HTTP date."""
-        value = self._values.get(name)
-        if not value:
-            return None
-        try:
-            return parsedate_to_datetime(value).astimezone(UTC)
-        except ValueError:
-            return None
+        return http_time(self._values.get(name, ""))
 
     def number(self, name: str) -> int | None:
         """A header that holds a number not below zero."""
@@ -141,27 +140,35 @@ def encode_crc32c(value: int) -> str:
     return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
-def parse_xml(body: bytes | memoryview, what: str) -> ET.Element:
+def parse_xml(body: bytes | memoryview, what: str) -> Element:
     """Parses an answer, dropping XML namespaces.
 
     Raises:
         S3Error: It is not XML, or an error document inside a successful answer.
     """
     try:
-        # Expat (2.4.1 and later) bounds entity expansion; Python does not fetch external ones.
-        root = ET.fromstring(bytes(body))  # noqa: S314
-    except ET.ParseError as error:
+        root = _xml.parse(bytes(body))
+    except ValueError as error:
         raise S3Error("MalformedResponse", 200, f"{what}: the answer is no XML: {error}") from None
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
     if root.tag == "Error":
         raise _error_from(root, 200, what, "")
     return root
 
 
-def text_of(element: ET.Element, path: str) -> str:
+def text_of(element: Element, path: str) -> str:
     """Text of a child element; empty if absent."""
     return element.findtext(path) or ""
+
+
+def http_time(text: str) -> datetime | None:
+    """A time as headers give it, such as ``Sun, 06 Nov 1994 08:49:37 GMT``."""
+    try:
+        _, day, month, year, clock, zone = text.split(" ")
+        hour, minute, second = clock.split(":")
+        numbers = int(year), _MONTHS.index(month) + 1, int(day), int(hour), int(minute), int(second)
+        return datetime(*numbers, tzinfo=UTC) if zone == "GMT" else None
+    except ValueError:
+        return None
 
 
 def iso_time(text: str) -> datetime | None:
@@ -186,7 +193,7 @@ def error_class(code: str, status: int) -> type[S3Error]:
 
 
 def _error_from(
-    root: ET.Element | None, status: int, what: str, request_id: str, region: str = ""
+    root: Element | None, status: int, what: str, request_id: str, region: str = ""
 ) -> S3Error:
     code = text_of(root, "Code") if root is not None else ""
     code = code or _CODES_BY_STATUS.get(status, str(status))
@@ -203,14 +210,11 @@ def _error_from(
 
 def _s3_error(response: _core.Response, what: str) -> S3Error:
     headers = Headers(response.headers)
-    root: ET.Element | None = None
+    root: Element | None = None
     if response.error_body:
-        try:
-            root = ET.fromstring(response.error_body)  # noqa: S314
-            for element in root.iter():
-                element.tag = element.tag.rpartition("}")[2]
-        except ET.ParseError:
-            root = None  # a proxy's page, or an answer that was cut
+        # What is no XML is a proxy's page, or an answer that was cut.
+        with contextlib.suppress(ValueError):
+            root = _xml.parse(response.error_body)
     return _error_from(
         root,
         response.status,

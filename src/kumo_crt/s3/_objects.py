@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import islice
 from urllib.parse import unquote
-from xml.sax.saxutils import escape
 
 from kumo_crt._engine import Task
 from kumo_crt.exceptions import S3Error
@@ -21,6 +20,7 @@ from kumo_crt.s3._answers import (
 )
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._results import DeleteResult, HeadResult, ObjectInfo
+from kumo_crt.s3._xml import escape
 
 DELETE_BATCH = 1000  # DeleteObjects takes no more keys
 

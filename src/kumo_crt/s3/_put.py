@@ -7,12 +7,11 @@ itself compares what it stored with what was read here.
 
 from __future__ import annotations
 
-import uuid
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import BinaryIO, cast
-from xml.sax.saxutils import escape
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB
@@ -37,6 +36,7 @@ from kumo_crt.s3._body import MemorySource, Source, read_up_to
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._results import PutResult
+from kumo_crt.s3._xml import escape
 
 MAX_SINGLE_PUT = 5 * 1000**3
 MAX_OBJECT = 48_800_000_000_000
@@ -97,7 +97,7 @@ def _single(
 ) -> Task[PutResult]:
     what = f"putting s3://{bucket}/{key}"
     headers = {**options.headers, **_conditions(options)}
-    attempt = uuid.uuid4().hex if options.if_none_match is not None else None
+    attempt = os.urandom(16).hex() if options.if_none_match is not None else None
     if attempt is not None:
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
@@ -201,7 +201,7 @@ def multipart_task(
     """Uploads pieces as the parts of one object; aborts the upload if anything fails."""
     what = f"putting s3://{bucket}/{key}"
     endpoint = ctx.endpoint(bucket)
-    attempt = uuid.uuid4().hex if options.if_none_match is not None else None
+    attempt = os.urandom(16).hex() if options.if_none_match is not None else None
     headers = dict(options.headers)
     if options.checksum:
         headers["x-amz-checksum-algorithm"] = "CRC32C"

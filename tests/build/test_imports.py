@@ -1,0 +1,74 @@
+"""What importing kumo_crt loads: little, and nothing that takes long before it is needed.
+
+Time is not measured here, only what is known to cost it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import kumo_crt
+
+# Each of these, or what it loads in turn, takes milliseconds.
+HEAVY = {
+    "asyncio",
+    "concurrent",
+    "configparser",
+    "ctypes",
+    "email",
+    "http",
+    "multiprocessing",
+    "rich",
+    "rocksdict",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "urllib.request",
+    "xml",
+}
+
+
+def _loaded_by(statement: str) -> set[str]:
+    script = (
+        f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return set(answer.stdout.split())
+
+
+def test_the_package_alone_loads_the_extension_and_nothing_else() -> None:
+    assert _loaded_by("import kumo_crt") - {"__future__"} == {"kumo_crt", "kumo_crt._core"}
+
+
+@pytest.mark.parametrize("name", ["S3Client", "Repository"])
+def test_nothing_heavy_comes_with_the_classes(name: str) -> None:
+    loaded = _loaded_by(f"from kumo_crt import {name}")
+    assert {"kumo_crt.s3", "kumo_crt.exceptions"} <= loaded
+    assert {module for module in loaded if not HEAVY.isdisjoint(_parents(module))} == set()
+
+
+def _parents(module: str) -> set[str]:
+    parts = module.split(".")
+    return {".".join(parts[: count + 1]) for count in range(len(parts))}
+
+
+def test_every_public_name_is_found() -> None:
+    for name in kumo_crt.__all__:
+        assert getattr(kumo_crt, name) is not None
+    assert set(kumo_crt.__all__) <= set(dir(kumo_crt))
+
+
+def test_submodules_are_found_without_being_imported() -> None:
+    statement = "import kumo_crt; kumo_crt.exceptions.KumoError; kumo_crt.s3.S3Client"
+    assert "kumo_crt.backup" not in _loaded_by(statement)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'S4Client'"):
+        getattr(kumo_crt, "S4Client")  # noqa: B009
