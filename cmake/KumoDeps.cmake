@@ -27,7 +27,7 @@ endif()
 function(kumo_probe_system result)
   try_compile(found
     PROJECT kumo_deps_probe
-    SOURCE_DIR "${PROJECT_SOURCE_DIR}/cmake/probe"
+    SOURCE_DIR "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/probe"
     BINARY_DIR "${CMAKE_CURRENT_BINARY_DIR}/deps-probe"
     NO_CACHE
     CMAKE_FLAGS
@@ -42,7 +42,7 @@ function(kumo_build_bundled)
   find_package(Python 3.11 REQUIRED COMPONENTS Interpreter)
   set(result_file "${CMAKE_CURRENT_BINARY_DIR}/native-prefix.txt")
   set(command
-    "${Python_EXECUTABLE}" "${PROJECT_SOURCE_DIR}/tools/native_deps.py"
+    "${Python_EXECUTABLE}" "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../tools/native_deps.py"
     --cmake "${CMAKE_COMMAND}" --cc "${CMAKE_C_COMPILER}" --cxx "${CMAKE_CXX_COMPILER}"
     --make-program "${CMAKE_MAKE_PROGRAM}" "--cflags=${CMAKE_C_FLAGS}"
     "--sanitize=${KUMO_CRT_SANITIZE}" --result-file "${result_file}")
