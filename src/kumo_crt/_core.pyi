@@ -76,6 +76,9 @@ class Response:
     @property
     def received(self) -> int: ...
     @property
+    def truncated(self) -> bool:
+        """Whether ``stop_after`` cut the body; ``body`` then has room for all of it."""
+    @property
     def crc32c_sent(self) -> int: ...
     @property
     def crc32c_received(self) -> int: ...
@@ -110,11 +113,10 @@ class Client:
         secret_access_key: str | None,
         session_token: str | None,
         profile: str | None,
-        part_size: int,
+        proxy: str,
         memory_limit: int,
         max_connections: int,
         event_loops: int,
-        max_attempts: int,
         connect_timeout_ms: int,
         stall_timeout_s: int,
     ) -> None: ...

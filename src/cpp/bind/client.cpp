@@ -78,6 +78,16 @@ class BoundOperation {
 struct NativeBody {
   async::AlignedBuffer memory;
   std::size_t size = 0;
+
+  [[nodiscard]] py::buffer_info lend(bool readonly) const {
+    static std::uint8_t empty = 0;
+    return {memory ? memory.data() : &empty, 1, "B", 1, {size}, {1}, readonly};
+  }
+};
+
+// The same memory, for those who fill in the rest of a truncated body.
+struct WritableBody {
+  std::shared_ptr<NativeBody> body;
 };
 
 // What an operation was answered.
@@ -121,9 +131,8 @@ std::shared_ptr<s3::Client> make_client(
     const std::string& region, bool tls, const std::string& ca_file, bool verify, bool anonymous,
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
     std::optional<std::string> session_token, std::optional<std::string> profile,
-    std::uint64_t part_size, std::uint64_t memory_limit, std::uint32_t max_connections,
-    std::uint16_t event_loops, std::uint32_t max_attempts, std::uint32_t connect_timeout_ms,
-    std::uint32_t stall_timeout_s) {
+    std::string proxy, std::uint64_t memory_limit, std::uint32_t max_connections,
+    std::uint16_t event_loops, std::uint32_t connect_timeout_ms, std::uint32_t stall_timeout_s) {
   s3::ClientOptions options;
   options.region = region;
   options.tls = tls;
@@ -131,11 +140,10 @@ std::shared_ptr<s3::Client> make_client(
   options.verify = verify;
   options.credentials = {anonymous, std::move(access_key_id), std::move(secret_access_key),
                          std::move(session_token), std::move(profile)};
-  options.part_size = part_size;
+  options.proxy = std::move(proxy);
   options.memory_limit = memory_limit;
   options.max_connections = max_connections;
   options.event_loops = event_loops;
-  options.max_attempts = max_attempts;
   options.connect_timeout_ms = connect_timeout_ms;
   options.stall_timeout_s = stall_timeout_s;
   const GilReleased released;
@@ -170,7 +178,7 @@ std::unique_ptr<BoundOperation> submit(
     const std::shared_ptr<s3::Client>& client, const std::shared_ptr<async::CompletionQueue>& queue,
     std::uint64_t id, std::string operation, std::string method, std::string endpoint,
     std::string target, s3::Headers headers, const py::object& body, bool send_crc32c,
-    const py::object& sink, bool crc32c_of_response, bool split_ranges, std::uint64_t part_size) {
+    const py::object& sink, bool crc32c_of_response, std::uint64_t stop_after) {
   BoundOperation::collect_orphans();
   BufferView body_view;
   BufferView sink_view;
@@ -184,8 +192,7 @@ std::unique_ptr<BoundOperation> submit(
   request.send_crc32c = send_crc32c;
   request.sink = make_sink(sink, sink_view);
   request.crc32c_of_response = crc32c_of_response;
-  request.split_ranges = split_ranges;
-  request.part_size = part_size;
+  request.stop_after = stop_after;
   auto native = std::make_shared<s3::Operation>(client, std::move(request), queue, id);
   auto bound = std::make_unique<BoundOperation>(native, std::move(body_view), std::move(sink_view));
   const GilReleased released;
@@ -193,9 +200,52 @@ std::unique_ptr<BoundOperation> submit(
   return bound;
 }
 
+py::dict quantiles(const s3::Histogram& histogram) {
+  const auto milliseconds = [](std::uint64_t micros) { return static_cast<double>(micros) / 1000; };
+  const double count = static_cast<double>(std::max<std::uint64_t>(histogram.count(), 1));
+  py::dict out;
+  out["count"] = histogram.count();
+  out["mean"] = milliseconds(histogram.sum()) / count;
+  out["p50"] = milliseconds(histogram.quantile(0.5));
+  out["p90"] = milliseconds(histogram.quantile(0.9));
+  out["p99"] = milliseconds(histogram.quantile(0.99));
+  out["p999"] = milliseconds(histogram.quantile(0.999));
+  out["max"] = milliseconds(histogram.max());
+  return out;
+}
+
+py::dict metrics_of(s3::Client& client) {
+  std::map<std::string, s3::OperationMetrics, std::less<>> operations;
+  s3::Client::Connections connections;
+  {
+    const GilReleased released;
+    operations = client.metrics().snapshot();
+    connections = client.connections();
+  }
+  py::dict by_operation;
+  for (const auto& [name, sums] : operations) {
+    py::dict one;
+    one["succeeded"] = sums.succeeded;
+    one["failed"] = sums.failed;
+    one["bytes_sent"] = sums.bytes_sent;
+    one["bytes_received"] = sums.bytes_received;
+    one["latency_ms"] = quantiles(sums.latency);
+    one["first_byte_ms"] = quantiles(sums.first_byte);
+    by_operation[text(name)] = one;
+  }
+  py::dict pool;
+  pool["idle"] = connections.idle;
+  pool["leased"] = connections.leased;
+  pool["waiting"] = connections.waiting;
+  py::dict out;
+  out["operations"] = by_operation;
+  out["connections"] = pool;
+  return out;
+}
+
 BoundResponse response_of(BoundOperation& operation) {
-  if (!operation.get().answered()) throw std::runtime_error("the operation is not over");
-  if (operation.get().done()) operation.release_buffers();
+  if (!operation.get().done()) throw std::runtime_error("the operation is not over");
+  operation.release_buffers();
   return BoundResponse(operation.get().take_response());
 }
 
@@ -212,11 +262,13 @@ void register_client(py::module_& m) {
                                                       py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&make_client), py::kw_only(), "region"_a, "tls"_a, "ca_file"_a, "verify"_a,
            "anonymous"_a, "access_key_id"_a, "secret_access_key"_a, "session_token"_a, "profile"_a,
-           "part_size"_a, "memory_limit"_a, "max_connections"_a, "event_loops"_a, "max_attempts"_a,
+           "proxy"_a, "memory_limit"_a, "max_connections"_a, "event_loops"_a,
            "connect_timeout_ms"_a, "stall_timeout_s"_a)
       .def("submit", &submit, "queue"_a, "call_id"_a, py::kw_only(), "operation"_a, "method"_a,
            "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "sink"_a,
-           "crc32c_of_response"_a, "split_ranges"_a, "part_size"_a);
+           "crc32c_of_response"_a, "stop_after"_a)
+      .def("set_clock_offset", &s3::Client::set_clock_offset, "milliseconds"_a)
+      .def("metrics", &metrics_of);
 
   py::class_<BoundOperation>(m, "Operation")
       .def_property_readonly("id", [](const BoundOperation& op) { return op.get().id(); })
@@ -231,12 +283,14 @@ void register_client(py::module_& m) {
       .def("response", &response_of);
 
   py::class_<NativeBody, std::shared_ptr<NativeBody>>(m, "NativeBody", py::buffer_protocol())
-      .def_buffer([](NativeBody& body) {
-        static std::uint8_t empty = 0;
-        return py::buffer_info(body.memory ? body.memory.data() : &empty, 1, "B", 1, {body.size},
-                               {1}, /*readonly=*/true);
-      })
-      .def("__len__", [](const NativeBody& body) { return body.size; });
+      .def_buffer([](NativeBody& body) { return body.lend(/*readonly=*/true); })
+      .def("__len__", [](const NativeBody& body) { return body.size; })
+      .def("writable",
+           [](const std::shared_ptr<NativeBody>& body) { return WritableBody{body}; });
+
+  py::class_<WritableBody>(m, "WritableBody", py::buffer_protocol())
+      .def_buffer([](WritableBody& writable) { return writable.body->lend(/*readonly=*/false); })
+      .def("__len__", [](const WritableBody& writable) { return writable.body->size; });
 
   py::class_<BoundResponse>(m, "Response")
       .def_property_readonly("error_code",
@@ -258,6 +312,8 @@ void register_client(py::module_& m) {
       .def_property_readonly("error_body",
                              [](const BoundResponse& r) { return py::bytes(r.value.error_body); })
       .def_property_readonly("received", [](const BoundResponse& r) { return r.value.received; })
+      .def_property_readonly("truncated",
+                             [](const BoundResponse& r) { return r.value.truncated; })
       .def_property_readonly("crc32c_sent",
                              [](const BoundResponse& r) { return r.value.crc32c_sent; })
       .def_property_readonly("crc32c_received",

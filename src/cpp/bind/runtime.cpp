@@ -10,7 +10,7 @@
 #include "bind/gil.hpp"
 #include "crt/error.hpp"
 #include "crt/log_bridge.hpp"
-#include "s3/client.hpp"
+#include "http/connection_pool.hpp"
 #include "s3/operation.hpp"
 
 namespace py = pybind11;
@@ -28,7 +28,7 @@ bool shutdown(double timeout) {
   const auto wait = milliseconds(timeout);
   if (crt::Runtime::forked()) return true;  // the threads are the parent's
   bool clean = s3::cancel_all(wait);
-  clean = s3::wait_for_clients(wait) && clean;
+  clean = http::wait_for_pools(wait) && clean;
   clean = async::IoThreads::instance().stop(wait) && clean;
   clean = crt::Runtime::shutdown(wait) && clean;
   crt::LogBridge::instance().stop();

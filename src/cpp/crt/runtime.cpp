@@ -155,19 +155,4 @@ CredentialsProvider new_credentials_provider(const Runtime& runtime,
   return CredentialsProvider(check_ptr(provider, "making the credentials provider"));
 }
 
-RetryStrategy new_retry_strategy(const Runtime& runtime, std::uint32_t max_attempts) {
-  aws_allocator* allocator = aws_default_allocator();
-  aws_standard_retry_options options{};
-  options.backoff_retry_options.el_group = runtime.event_loops();
-  options.backoff_retry_options.max_retries = max_attempts > 1 ? max_attempts - 1 : 1;
-  options.backoff_retry_options.backoff_scale_factor_ms = 100;
-  options.backoff_retry_options.max_backoff_secs = 20;
-  options.backoff_retry_options.jitter_mode = AWS_EXPONENTIAL_BACKOFF_JITTER_FULL;
-  // One try only: with a bucket of one token no retry can be paid for. (The CRT's "no retry"
-  // strategy refuses already the first try, and 0 retries mean its default of ten.)
-  if (max_attempts <= 1) options.initial_bucket_capacity = 1;
-  aws_retry_strategy* strategy = aws_retry_strategy_new_standard(allocator, &options);
-  return RetryStrategy(check_ptr(strategy, "making the retry strategy"));
-}
-
 }  // namespace kumo::crt

@@ -4,7 +4,6 @@
 #include <aws/io/channel_bootstrap.h>
 #include <aws/io/event_loop.h>
 #include <aws/io/host_resolver.h>
-#include <aws/io/retry_strategy.h>
 #include <aws/io/tls_channel_handler.h>
 
 #include <chrono>
@@ -22,7 +21,6 @@ using HostResolver = Handle<aws_host_resolver, aws_host_resolver_release>;
 using ClientBootstrap = Handle<aws_client_bootstrap, aws_client_bootstrap_release>;
 using TlsContext = Handle<aws_tls_ctx, aws_tls_ctx_release>;
 using CredentialsProvider = Handle<aws_credentials_provider, aws_credentials_provider_release>;
-using RetryStrategy = Handle<aws_retry_strategy, aws_retry_strategy_release>;
 
 // The library, its event loops, resolver and bootstrap: one per process, made when the first
 // client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
@@ -73,8 +71,5 @@ struct CredentialsOptions {
 // Static, profile, anonymous or the AWS default chain, in the order of what is set.
 CredentialsProvider new_credentials_provider(const Runtime& runtime,
                                              const CredentialsOptions& options, aws_tls_ctx* tls);
-
-// Standard retries (token bucket per host) with jittered exponential backoff.
-RetryStrategy new_retry_strategy(const Runtime& runtime, std::uint32_t max_attempts);
 
 }  // namespace kumo::crt

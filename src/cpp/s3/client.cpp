@@ -1,28 +1,15 @@
 #include "s3/client.hpp"
 
-#include <aws/auth/signing_config.h>
-#include <aws/http/connection.h>
+#include <aws/common/date_time.h>
+#include <aws/s3/s3_client.h>
 
 #include <array>
-#include <condition_variable>
-#include <mutex>
 
 #include "crt/error.hpp"
 #include "s3/operation.hpp"
 
 namespace kumo::s3 {
 namespace {
-
-struct Live {
-  std::mutex mutex;
-  std::condition_variable changed;
-  int count = 0;
-};
-
-Live& live() {
-  static Live* state = new Live();  // leaked: shutdown callbacks may come very late
-  return *state;
-}
 
 // A first handshake that fails means a wrong CA, or no TLS at all: trying again would take half a
 // minute each time, as s2n delays the end of a failed connection. Once one has succeeded,
@@ -32,100 +19,78 @@ void tls_negotiated(aws_channel_handler*, aws_channel_slot*, int error_code, voi
   if (error_code == AWS_ERROR_SUCCESS) {
     watch->succeeded.store(true, std::memory_order_relaxed);
   } else if (!watch->succeeded.load(std::memory_order_relaxed)) {
-    abandon_waiting(watch, error_code);
+    end_waiting(watch, error_code);
   }
-}
-
-void client_gone(void* user_data) {
-  const std::unique_ptr<TlsWatch> watch(static_cast<TlsWatch*>(user_data));
-  Live& state = live();
-  {
-    std::lock_guard lock(state.mutex);
-    --state.count;
-  }
-  state.changed.notify_all();
 }
 
 }  // namespace
-
-int live_clients() {
-  Live& state = live();
-  std::lock_guard lock(state.mutex);
-  return state.count;
-}
-
-bool wait_for_clients(std::chrono::milliseconds timeout) {
-  Live& state = live();
-  std::unique_lock lock(state.mutex);
-  return state.changed.wait_for(lock, timeout, [&] { return state.count == 0; });
-}
 
 std::shared_ptr<Client> Client::create(const ClientOptions& options) {
   return std::shared_ptr<Client>(new Client(options));
 }
 
 Client::Client(const ClientOptions& options)
-    : runtime_(crt::Runtime::get(options.event_loops, options.tls)),
-      buffers_(options.memory_limit) {
-  // The credentials chain may need TLS even where the endpoint is plain HTTP (STS, IMDS, SSO).
-  tls_ = crt::new_tls_context(options.ca_file, options.verify);
-  credentials_ = crt::new_credentials_provider(*runtime_, options.credentials, tls_.get());
-  retries_ = crt::new_retry_strategy(*runtime_, options.max_attempts);
-
-  aws_signing_config_aws signing;
-  aws_s3_init_default_signing_config(&signing, crt::cursor(options.region), credentials_.get());
-
-  aws_tls_connection_options tls_connection{};
-  const crt::Handle<aws_tls_connection_options, aws_tls_connection_options_clean_up> cleaner(
-      &tls_connection);
-  aws_tls_connection_options_init_from_ctx(&tls_connection, tls_.get());
-
-  aws_http_connection_monitoring_options monitoring{};
-  monitoring.minimum_throughput_bytes_per_second = 1;
-  monitoring.allowable_throughput_failure_interval_seconds = options.stall_timeout_s;
-
-  aws_s3_client_config config{};
-  config.client_bootstrap = runtime_->bootstrap();
-  config.region = crt::cursor(options.region);
-  config.signing_config = &signing;
-  config.tls_mode = options.tls ? AWS_MR_TLS_ENABLED : AWS_MR_TLS_DISABLED;
-  if (options.tls) config.tls_connection_options = &tls_connection;
-  config.part_size = options.part_size;
-  config.max_active_connections_override = options.max_connections;
-  config.retry_strategy = retries_.get();
-  config.connect_timeout_ms = options.connect_timeout_ms;
-  if (options.stall_timeout_s != 0) config.monitoring_options = &monitoring;
-  // aws-c-s3 refuses less than 1 GiB; uploads do not use its buffers, downloads only for parts
-  // that are in flight, which max_active_connections bounds.
-  config.throughput_target_gbps = 10.0;
-  config.memory_limit_in_bytes = std::uint64_t{1} << 30;
-  auto watch = std::make_unique<TlsWatch>();
-  aws_tls_connection_options_set_callbacks(&tls_connection, tls_negotiated, nullptr, nullptr,
-                                           watch.get());
-  config.shutdown_callback = client_gone;
-  config.shutdown_callback_user_data = watch.get();
-
-  {
-    std::lock_guard lock(live().mutex);
-    ++live().count;
-  }
-  client_ = aws_s3_client_new(aws_default_allocator(), &config);
-  watch_ = watch.release();
-  if (client_ == nullptr) {
-    const int code = aws_last_error();
-    client_gone(watch_);
-    throw crt::Error(code, "making the S3 client");
-  }
-}
+    : options_(options),
+      runtime_(crt::Runtime::get(options.event_loops, options.tls)),
+      // The credentials chain may need TLS even where the endpoint is plain HTTP (STS, IMDS, SSO).
+      tls_(crt::new_tls_context(options.ca_file, options.verify)),
+      credentials_(crt::new_credentials_provider(*runtime_, options.credentials, tls_.get())),
+      buffers_(options.memory_limit) {}
 
 Client::~Client() {
-  if (crt::Runtime::forked()) {
-    // Threads that exist only in the parent may hold the CRT's locks: leave everything as it is.
-    [[maybe_unused]] const std::array<const void*, 3> kept = {
-        retries_.release(), credentials_.release(), tls_.release()};
-    return;
+  if (!crt::Runtime::forked()) return;
+  // Threads that exist only in the parent may hold the CRT's locks: leave everything as it is.
+  for (auto& [endpoint, pool] : pools_) pool->abandon();
+  [[maybe_unused]] const std::array<const void*, 2> kept = {credentials_.release(), tls_.release()};
+}
+
+const http::ConnectionPool& Client::pool(const std::string& endpoint) {
+  std::lock_guard lock(mutex_);
+  auto found = pools_.find(endpoint);
+  if (found == pools_.end()) {
+    aws_tls_connection_options tls{};
+    const crt::Handle<aws_tls_connection_options, aws_tls_connection_options_clean_up> cleaner(
+        &tls);
+    aws_tls_connection_options_init_from_ctx(&tls, tls_.get());
+    aws_tls_connection_options_set_callbacks(&tls, tls_negotiated, nullptr, nullptr, watch_.get());
+    tls.timeout_ms = options_.connect_timeout_ms;
+
+    http::PoolOptions pool;
+    pool.bootstrap = runtime_->bootstrap();
+    pool.endpoint = endpoint;
+    pool.tls = &tls;
+    pool.proxy = options_.proxy;
+    pool.max_connections = options_.max_connections;
+    pool.connect_timeout_ms = options_.connect_timeout_ms;
+    pool.stall_timeout_s = options_.stall_timeout_s;
+    pool.keep_alive = watch_;
+    found = pools_.emplace(endpoint, std::make_unique<http::ConnectionPool>(pool)).first;
   }
-  aws_s3_client_release(client_);
+  return *found->second;
+}
+
+aws_signing_config_aws Client::signing_config() const {
+  aws_signing_config_aws config{};
+  aws_s3_init_default_signing_config(&config, crt::cursor(options_.region), credentials_.get());
+  aws_date_time_init_now(&config.date);
+  const std::int64_t offset = clock_offset_ms_.load(std::memory_order_relaxed);
+  if (offset != 0) {
+    const auto now = static_cast<std::int64_t>(aws_date_time_as_millis(&config.date));
+    aws_date_time_init_epoch_millis(&config.date, static_cast<std::uint64_t>(now + offset));
+  }
+  return config;
+}
+
+Client::Connections Client::connections() {
+  Connections sums;
+  std::lock_guard lock(mutex_);
+  for (const auto& [endpoint, pool] : pools_) {
+    const aws_http_manager_metrics found = pool->metrics();
+    sums.idle += found.available_concurrency;
+    sums.leased += found.leased_concurrency;
+    sums.waiting += found.pending_concurrency_acquires;
+  }
+  return sums;
 }
 
 }  // namespace kumo::s3

@@ -1,16 +1,18 @@
 #pragma once
 
-#include <aws/http/request_response.h>
-#include <aws/s3/s3_client.h>
+#include <aws/auth/signing_config.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "async/buffer.hpp"
 #include "crt/runtime.hpp"
+#include "http/connection_pool.hpp"
+#include "s3/metrics.hpp"
 
 namespace kumo::s3 {
 
@@ -19,23 +21,23 @@ struct ClientOptions {
   bool tls = true;
   std::string ca_file;
   bool verify = true;
+  std::string proxy;  // http://[user:password@]host:port, or empty
   crt::CredentialsOptions credentials;
-  std::uint64_t part_size = 0;
   std::uint64_t memory_limit = 0;
   std::uint32_t max_connections = 0;
   std::uint16_t event_loops = 0;
-  std::uint32_t max_attempts = 0;
   std::uint32_t connect_timeout_ms = 0;
   std::uint32_t stall_timeout_s = 0;  // no byte moved for so long: the connection is given up
 };
 
-// Watches a client's TLS handshakes. Lives until the native client's connections are gone.
+// Watches a client's TLS handshakes. Lives until the client's connections are gone.
 struct TlsWatch {
   std::atomic<bool> succeeded{false};
 };
 
-// Owns an aws_s3_client and what it stands on. Operations keep a shared_ptr to it, so that the
-// last one to end frees it; `wait_for_clients` waits for the connections to go.
+// What requests share: connections by endpoint, credentials, buffers, counters. Operations keep a
+// shared_ptr to it, so that the last one to end frees it; `http::wait_for_pools` waits for the
+// connections to go.
 class Client {
  public:
   static std::shared_ptr<Client> create(const ClientOptions& options);
@@ -43,26 +45,40 @@ class Client {
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
 
-  [[nodiscard]] aws_s3_client* native() const noexcept { return client_; }
+  // The connections to an endpoint; made with its first request. Throws crt::Error.
+  [[nodiscard]] const http::ConnectionPool& pool(const std::string& endpoint);
+
+  // How a request that is sent now is to be signed; points into this client.
+  [[nodiscard]] aws_signing_config_aws signing_config() const;
+
+  // What to add to this machine's clock for the service's. Any thread.
+  void set_clock_offset(std::int64_t milliseconds) noexcept { clock_offset_ms_ = milliseconds; }
+
   [[nodiscard]] async::BufferPool& buffers() noexcept { return buffers_; }
-  [[nodiscard]] const TlsWatch* watch() const noexcept { return watch_; }
+  [[nodiscard]] Metrics& metrics() noexcept { return metrics_; }
+  [[nodiscard]] const TlsWatch* watch() const noexcept { return watch_.get(); }
+
+  struct Connections {
+    std::size_t idle = 0;
+    std::size_t leased = 0;
+    std::size_t waiting = 0;  // requests that wait for one
+  };
+  [[nodiscard]] Connections connections();
 
  private:
   explicit Client(const ClientOptions& options);
 
+  const ClientOptions options_;
   std::shared_ptr<crt::Runtime> runtime_;
   crt::TlsContext tls_;
   crt::CredentialsProvider credentials_;
-  crt::RetryStrategy retries_;
+  std::shared_ptr<TlsWatch> watch_ = std::make_shared<TlsWatch>();
   async::BufferPool buffers_;
-  TlsWatch* watch_ = nullptr;  // freed by the shutdown callback
-  aws_s3_client* client_ = nullptr;
+  Metrics metrics_;
+  std::atomic<std::int64_t> clock_offset_ms_{0};
+
+  std::mutex mutex_;  // guards the map; pools are never taken out of it
+  std::map<std::string, std::unique_ptr<http::ConnectionPool>, std::less<>> pools_;
 };
-
-// Native S3 clients (of every Client) whose connections are not gone yet.
-[[nodiscard]] int live_clients();
-
-// Waits until live_clients() is 0. False on timeout.
-bool wait_for_clients(std::chrono::milliseconds timeout);
 
 }  // namespace kumo::s3

@@ -1,34 +1,41 @@
 #pragma once
 
+#include <aws/auth/signable.h>
+#include <aws/auth/signing.h>
 #include <aws/http/request_response.h>
 #include <aws/io/stream.h>
+#include <aws/s3/s3.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 
 #include "async/completion_queue.hpp"
 #include "crt/handle.hpp"
 #include "s3/client.hpp"
+#include "s3/receiver.hpp"
 #include "s3/request.hpp"
 
 namespace kumo::s3 {
 
 using Message = crt::Handle<aws_http_message, aws_http_message_release>;
+using Signable = crt::Handle<aws_signable, aws_signable_destroy>;
 using InputStream = crt::Handle<aws_input_stream, aws_input_stream_release>;
 
-// One request in flight.
+// One attempt at one request: its body is read and checksummed, it is signed, waits for a
+// connection, is sent, and its answer received. Trying again is the caller's business.
 //
-// Ownership: Python and the native side each hold a shared_ptr. The native one lives from `start`
-// until the CRT's *shutdown* callback (or the failure before there was anything to shut down),
-// because until then the CRT may read the borrowed body. Only then is the id pushed to the queue:
-// whoever takes it from there may free or change what was lent.
+// Ownership: Python and the native side each hold a shared_ptr. The native one passes from step to
+// step (I/O thread job, signing, waiting, stream). The id is pushed to the queue when nothing
+// native will touch what was lent any more: whoever takes it from there may free or change that.
+// A cancelled operation that still waits for its signature or its connection is over at once, and
+// lets the step that comes later find it so.
 //
 // Threads: `start` and `cancel` come from Python threads without needing the GIL, `prepare` runs
-// on an I/O thread, the `on_*` on event-loop threads. None of them touches Python.
-// `response()` may be read by the thread that took the id from the queue.
+// there or on an I/O thread, everything after it on any CRT thread. None of them touches Python.
+// `take_response()` may be called by the thread that took the id from the queue.
 class Operation : public std::enable_shared_from_this<Operation> {
  public:
   Operation(std::shared_ptr<Client> client, Request request,
@@ -43,73 +50,62 @@ class Operation : public std::enable_shared_from_this<Operation> {
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool done() const noexcept { return done_.load(std::memory_order_acquire); }
   // Body bytes received so far.
-  [[nodiscard]] std::uint64_t transferred() const noexcept {
-    return transferred_.load(std::memory_order_relaxed);
-  }
+  [[nodiscard]] std::uint64_t transferred() const noexcept { return receiver_.transferred(); }
   // Bytes that the answer announced; 0 before it came, or without a Content-Length.
-  [[nodiscard]] std::uint64_t expected() const noexcept {
-    return expected_.load(std::memory_order_relaxed);
-  }
-  // Whether the id was pushed: over, or abandoned.
-  [[nodiscard]] bool answered();
-  // The answer; with an abandoned operation the one it was abandoned with.
-  [[nodiscard]] Response take_response();
+  [[nodiscard]] std::uint64_t expected() const noexcept { return receiver_.expected(); }
+  // Once, when it is over.
+  [[nodiscard]] Response take_response() { return std::move(response_); }
 
-  // Gives an operation that has no answer yet the error `error_code` at once, without waiting for
-  // the CRT to let go of it: what it borrows stays borrowed until `done`.
-  void abandon(int error_code);
+  // Ends an operation that has no connection yet, with an error.
+  void end_waiting(int error_code) noexcept;
   [[nodiscard]] bool belongs_to(const TlsWatch* watch) const noexcept {
     return client_->watch() == watch;
   }
-  [[nodiscard]] const Request& request() const noexcept { return request_; }
 
  private:
-  friend struct Callbacks;
+  friend struct Steps;  // the C callbacks
+  using Clock = std::chrono::steady_clock;
 
-  void prepare();  // reads and checksums the body
-  void send();     // hands the request to aws-c-s3
-  [[nodiscard]] Message build_message(std::size_t body_size) const;
+  void prepare();        // reads and checksums the body
+  void read_body(const FileBody& file);
+  void sign();
+  void wait_for_connection();
+  void send(aws_http_connection* connection);
+  [[nodiscard]] Message build_message();
+
   void fail(int error_code, std::string text);
+  void finish(int error_code);  // of the stream
   void complete() noexcept;
+  // Whether it was cancelled or ended meanwhile.
+  [[nodiscard]] bool stopped();
 
-  int on_headers(const aws_http_headers* headers, int status);
-  int on_body(const aws_byte_cursor& body, std::uint64_t range_start);
-  void on_attempt(aws_s3_request_metrics* metrics);
-  void on_finish(const aws_s3_meta_request_result& result);
-  void release_request() noexcept;
-  int deliver(const aws_byte_cursor& body, std::uint64_t offset);
-  int refuse(std::string text);
-
-  std::shared_ptr<Client> client_;
+  const std::shared_ptr<Client> client_;
   Request request_;
-  std::shared_ptr<async::CompletionQueue> queue_;
+  const std::shared_ptr<async::CompletionQueue> queue_;
   const std::uint64_t id_;
+  Clock::time_point started_;
 
   async::AlignedBuffer body_buffer_;  // holds the part read from a file
   MemoryBody body_{nullptr, 0};
+  Message message_;
+  Signable signable_;
+  const http::ConnectionPool* pool_ = nullptr;  // of client_
+  aws_http_connection* connection_ = nullptr;   // leased from pool_ while the stream lives
+  std::int64_t first_byte_ns_ = -1;
   Response response_;
-  std::string refusal_;                      // why a callback of ours stopped the transfer
-  std::optional<std::uint64_t> range_base_;  // object offset of the first byte asked for
+  Receiver receiver_;
 
-  std::mutex attempt_mutex_;  // guards the three below
-  // The last attempt that failed: what is known of it when the retries are used up.
-  int attempt_error_ = 0;
-  int attempt_status_ = 0;
-  Headers attempt_headers_;
-
-  std::mutex mutex_;  // guards the ones below
-  aws_s3_meta_request* meta_request_ = nullptr;
+  std::mutex mutex_;  // guards the four below
+  aws_http_stream* stream_ = nullptr;
   bool cancelled_ = false;
-  bool has_headers_ = false;
-  std::optional<Response> abandoned_;
+  bool waiting_ = false;    // for a signature or a connection: can be ended at once
+  bool completed_ = false;  // the answer is final
 
-  std::atomic<std::uint64_t> transferred_{0};
-  std::atomic<std::uint64_t> expected_{0};
   std::atomic<bool> done_{false};
 };
 
-// Abandons the operations of a client that wait for a connection, because none can be made.
-void abandon_waiting(const TlsWatch* watch, int error_code);
+// Ends the operations of a client that wait for a connection, because none can be made.
+void end_waiting(const TlsWatch* watch, int error_code);
 
 // Cancels every operation that is not over, and waits for their end. False on timeout.
 bool cancel_all(std::chrono::milliseconds timeout);

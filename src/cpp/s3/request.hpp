@@ -42,7 +42,7 @@ using Sink = std::variant<CollectSink, DiscardSink, MemorySink, FileSink>;
 
 // One call to S3. Host is added as a header by whoever builds it.
 struct Request {
-  std::string operation;  // S3 operation name, as aws-c-s3 wants it ("PutObject")
+  std::string operation;  // S3 operation name ("PutObject"), for metrics
   std::string method;
   std::string endpoint;  // scheme://host[:port], where the connection goes
   std::string target;    // encoded path and query
@@ -51,23 +51,24 @@ struct Request {
   bool send_crc32c = false;  // adds x-amz-checksum-crc32c over the body
   Sink sink;
   bool crc32c_of_response = false;
-  // Lets aws-c-s3 split a GetObject into ranged requests of `part_size`.
-  bool split_ranges = false;
-  std::uint64_t part_size = 0;
+  // Where to cut a body that is at least twice as long (the rest is fetched in ranges beside each
+  // other), at the price of its connection; 0: nowhere.
+  std::uint64_t stop_after = 0;
 };
 
-// What came of it. `error_code` is a CRT error code (0: success); an HTTP error has both an
-// `error_code` and a `status`.
+// What came of it. `error_code` is a CRT error code: 0 where there was an answer, whatever its
+// `status`.
 struct Response {
   int error_code = 0;
   std::string error_name;
   std::string error_text;
   int status = 0;
   Headers headers;
-  async::AlignedBuffer body;  // with CollectSink
+  async::AlignedBuffer body;  // with CollectSink; as large as announced, also if truncated
   std::size_t body_size = 0;
   std::string error_body;
   std::uint64_t received = 0;         // bytes of the body given to the sink
+  bool truncated = false;             // by stop_after
   std::uint32_t crc32c_sent = 0;      // with send_crc32c
   std::uint32_t crc32c_received = 0;  // with crc32c_of_response
 };
