@@ -26,6 +26,7 @@ DEFAULT_MAX_CONNECTIONS = 16
 DEFAULT_MAX_ATTEMPTS = 5
 DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_REQUEST_TIMEOUT = 60.0
+DEFAULT_DEADLINE = 300.0
 DEFAULT_REGION = "us-east-1"
 ADDRESSING_STYLES = ("auto", "path", "virtual")
 
@@ -49,6 +50,7 @@ class Settings:
     max_attempts: int
     connect_timeout: float
     request_timeout: float
+    deadline: float
     anonymous: bool
     profile: str | None
     access_key_id: str | None = field(default=None, repr=False)
@@ -174,6 +176,7 @@ def resolve(
     max_attempts: int | None = None,
     connect_timeout: float | None = None,
     request_timeout: float | None = None,
+    deadline: float | None = None,
 ) -> Settings:
     """Fills in what was not given; see `kumo_crt.S3Client` for the meanings.
 
@@ -234,6 +237,7 @@ def resolve(
         request_timeout=_number(
             "request_timeout", request_timeout, DEFAULT_REQUEST_TIMEOUT, float, 1, 86400
         ),
+        deadline=_number("deadline", deadline, DEFAULT_DEADLINE, float, 0, 86400),
         anonymous=anonymous,
         profile=profile,
         access_key_id=access_key_id,

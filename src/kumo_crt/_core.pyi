@@ -55,6 +55,14 @@ class NativeBody:
 
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+    def writable(self) -> WritableBody:
+        """The same memory, to fill in the rest of a truncated body."""
+
+class WritableBody:
+    """A body's memory with a writable buffer protocol."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Response:
     """What an operation was answered; ``error_code`` 0 is success."""
@@ -134,8 +142,7 @@ class Client:
         send_crc32c: bool,
         sink: object,
         crc32c_of_response: bool,
-        split_ranges: bool,
-        part_size: int,
+        stop_after: int,
     ) -> Operation:
         """Starts a request.
 
@@ -151,9 +158,18 @@ class Client:
             send_crc32c: Adds the body's CRC32C as x-amz-checksum-crc32c.
             sink: None (native memory), ``"discard"``, a writable buffer, or ``(fd, offset)``.
             crc32c_of_response: Computes the CRC32C of the body received.
-            split_ranges: Lets a GetObject go in ranged requests.
-            part_size: Bytes of those.
+            stop_after: Where to cut an answer that is at least twice as long; 0: nowhere.
         """
+    def set_clock_offset(self, milliseconds: int) -> None:
+        """Sets what to add to this machine's clock when requests are signed."""
+    @property
+    def clock_offset(self) -> int:
+        """What is added to it, in milliseconds."""
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """Counters and latencies by S3 operation, and the state of the connections."""
+    @property
+    def tls_established(self) -> bool:
+        """Whether any TLS handshake has succeeded."""
 
 # -- RocksDB's own files: rocksdb/ -----------------------------------------------------------------
 

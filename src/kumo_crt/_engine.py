@@ -56,8 +56,7 @@ class Call:
     send_crc32c: bool = False
     sink: object = None
     crc32c_of_response: bool = False
-    split_ranges: bool = False
-    part_size: int = 0
+    stop_after: int = 0
     meter: Meter | None = None
 
 
@@ -374,8 +373,7 @@ class _Run:
                     send_crc32c=call.send_crc32c,
                     sink=call.sink,
                     crc32c_of_response=call.crc32c_of_response,
-                    split_ranges=call.split_ranges,
-                    part_size=call.part_size,
+                    stop_after=call.stop_after,
                 )
             except Exception as error:
                 self._ready.append((fiber, None, error))

@@ -59,11 +59,10 @@ def _native(settings: Settings) -> _core.Client:
         secret_access_key=settings.secret_access_key,
         session_token=settings.session_token,
         profile=settings.profile,
-        part_size=settings.part_size,
+        proxy="",
         memory_limit=settings.memory_limit,
         max_connections=settings.max_connections,
         event_loops=settings.event_loops,
-        max_attempts=settings.max_attempts,
         connect_timeout_ms=round(settings.connect_timeout * 1000),
         stall_timeout_s=round(settings.request_timeout),
     )

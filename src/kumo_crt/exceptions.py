@@ -23,7 +23,14 @@ from __future__ import annotations
 
 
 class KumoError(Exception):
-    """Base of every error that kumo_crt raises on purpose."""
+    """Base of every error that kumo_crt raises on purpose.
+
+    Attributes:
+        valid_bytes: Of a download into a caller's buffer that failed: how many bytes from the
+            start arrived whole (they were not compared with the stored checksum). Else None.
+    """
+
+    valid_bytes: int | None = None
 
 
 class S3Error(KumoError):

@@ -130,9 +130,9 @@ std::vector<std::uint64_t> take(async::CompletionQueue& queue, double timeout) {
 std::shared_ptr<s3::Client> make_client(
     const std::string& region, bool tls, const std::string& ca_file, bool verify, bool anonymous,
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
-    std::optional<std::string> session_token, std::optional<std::string> profile,
-    std::string proxy, std::uint64_t memory_limit, std::uint32_t max_connections,
-    std::uint16_t event_loops, std::uint32_t connect_timeout_ms, std::uint32_t stall_timeout_s) {
+    std::optional<std::string> session_token, std::optional<std::string> profile, std::string proxy,
+    std::uint64_t memory_limit, std::uint32_t max_connections, std::uint16_t event_loops,
+    std::uint32_t connect_timeout_ms, std::uint32_t stall_timeout_s) {
   s3::ClientOptions options;
   options.region = region;
   options.tls = tls;
@@ -174,11 +174,13 @@ s3::Body make_body(const py::object& body, BufferView& view) {
   return s3::MemoryBody{static_cast<const std::uint8_t*>(view.data()), view.size()};
 }
 
-std::unique_ptr<BoundOperation> submit(
-    const std::shared_ptr<s3::Client>& client, const std::shared_ptr<async::CompletionQueue>& queue,
-    std::uint64_t id, std::string operation, std::string method, std::string endpoint,
-    std::string target, s3::Headers headers, const py::object& body, bool send_crc32c,
-    const py::object& sink, bool crc32c_of_response, std::uint64_t stop_after) {
+std::unique_ptr<BoundOperation> submit(const std::shared_ptr<s3::Client>& client,
+                                       const std::shared_ptr<async::CompletionQueue>& queue,
+                                       std::uint64_t id, std::string operation, std::string method,
+                                       std::string endpoint, std::string target,
+                                       s3::Headers headers, const py::object& body,
+                                       bool send_crc32c, const py::object& sink,
+                                       bool crc32c_of_response, std::uint64_t stop_after) {
   BoundOperation::collect_orphans();
   BufferView body_view;
   BufferView sink_view;
@@ -268,7 +270,11 @@ void register_client(py::module_& m) {
            "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "sink"_a,
            "crc32c_of_response"_a, "stop_after"_a)
       .def("set_clock_offset", &s3::Client::set_clock_offset, "milliseconds"_a)
-      .def("metrics", &metrics_of);
+      .def_property_readonly("clock_offset", &s3::Client::clock_offset)
+      .def("metrics", &metrics_of)
+      .def_property_readonly("tls_established", [](const s3::Client& client) {
+        return client.watch()->succeeded.load(std::memory_order_relaxed);
+      });
 
   py::class_<BoundOperation>(m, "Operation")
       .def_property_readonly("id", [](const BoundOperation& op) { return op.get().id(); })
@@ -285,8 +291,7 @@ void register_client(py::module_& m) {
   py::class_<NativeBody, std::shared_ptr<NativeBody>>(m, "NativeBody", py::buffer_protocol())
       .def_buffer([](NativeBody& body) { return body.lend(/*readonly=*/true); })
       .def("__len__", [](const NativeBody& body) { return body.size; })
-      .def("writable",
-           [](const std::shared_ptr<NativeBody>& body) { return WritableBody{body}; });
+      .def("writable", [](const std::shared_ptr<NativeBody>& body) { return WritableBody{body}; });
 
   py::class_<WritableBody>(m, "WritableBody", py::buffer_protocol())
       .def_buffer([](WritableBody& writable) { return writable.body->lend(/*readonly=*/false); })
@@ -312,8 +317,7 @@ void register_client(py::module_& m) {
       .def_property_readonly("error_body",
                              [](const BoundResponse& r) { return py::bytes(r.value.error_body); })
       .def_property_readonly("received", [](const BoundResponse& r) { return r.value.received; })
-      .def_property_readonly("truncated",
-                             [](const BoundResponse& r) { return r.value.truncated; })
+      .def_property_readonly("truncated", [](const BoundResponse& r) { return r.value.truncated; })
       .def_property_readonly("crc32c_sent",
                              [](const BoundResponse& r) { return r.value.crc32c_sent; })
       .def_property_readonly("crc32c_received",

@@ -17,9 +17,9 @@ namespace kumo::http {
 
 struct PoolOptions {
   aws_client_bootstrap* bootstrap = nullptr;
-  std::string endpoint;                           // scheme://host[:port]
+  std::string endpoint;                             // scheme://host[:port]
   const aws_tls_connection_options* tls = nullptr;  // used with https; copied
-  std::string proxy;                              // http://[user:password@]host:port, or empty
+  std::string proxy;                                // http://[user:password@]host:port, or empty
   std::size_t max_connections = 0;
   std::uint32_t connect_timeout_ms = 0;
   std::uint32_t stall_timeout_s = 0;

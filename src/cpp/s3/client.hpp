@@ -53,6 +53,7 @@ class Client {
 
   // What to add to this machine's clock for the service's. Any thread.
   void set_clock_offset(std::int64_t milliseconds) noexcept { clock_offset_ms_ = milliseconds; }
+  [[nodiscard]] std::int64_t clock_offset() const noexcept { return clock_offset_ms_; }
 
   [[nodiscard]] async::BufferPool& buffers() noexcept { return buffers_; }
   [[nodiscard]] Metrics& metrics() noexcept { return metrics_; }

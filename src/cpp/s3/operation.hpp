@@ -66,7 +66,7 @@ class Operation : public std::enable_shared_from_this<Operation> {
   friend struct Steps;  // the C callbacks
   using Clock = std::chrono::steady_clock;
 
-  void prepare();        // reads and checksums the body
+  void prepare();  // reads and checksums the body
   void read_body(const FileBody& file);
   void sign();
   void wait_for_connection();

@@ -70,8 +70,7 @@ int Receiver::on_headers_done(int status) {
     try {
       response_.body = async::AlignedBuffer(length);
     } catch (const std::bad_alloc&) {
-      return refuse(AWS_ERROR_OOM,
-                    "no memory for a body of " + std::to_string(length) + " bytes");
+      return refuse(AWS_ERROR_OOM, "no memory for a body of " + std::to_string(length) + " bytes");
     }
   }
   return AWS_OP_SUCCESS;
@@ -85,8 +84,8 @@ int Receiver::on_body(const aws_byte_cursor& body) {
   }
   aws_byte_cursor piece = body;
   if (stop_at_ != 0) {
-    piece.len = std::min<std::size_t>(piece.len,
-                                      static_cast<std::size_t>(stop_at_ - response_.received));
+    piece.len =
+        std::min<std::size_t>(piece.len, static_cast<std::size_t>(stop_at_ - response_.received));
   }
   if (request_.crc32c_of_response) {
     response_.crc32c_received = checksum::crc32c(piece.ptr, piece.len, response_.crc32c_received);
@@ -125,9 +124,8 @@ int Receiver::deliver(const aws_byte_cursor& body) {
     if (offset + body.len > response_.body.capacity()) {
       // No Content-Length: grow.
       try {
-        async::AlignedBuffer grown(
-            std::max<std::size_t>(static_cast<std::size_t>(offset) + body.len,
-                                  2 * static_cast<std::size_t>(offset)));
+        async::AlignedBuffer grown(std::max<std::size_t>(
+            static_cast<std::size_t>(offset) + body.len, 2 * static_cast<std::size_t>(offset)));
         if (offset != 0) {
           std::memcpy(grown.data(), response_.body.data(), static_cast<std::size_t>(offset));
         }

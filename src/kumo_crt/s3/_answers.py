@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from kumo_crt import _core
 from kumo_crt.exceptions import (
     AccessDeniedError,
-    ChecksumMismatchError,
     CredentialsError,
     KumoError,
     NotFoundError,
@@ -48,12 +47,6 @@ _THROTTLED = {
     "Throttling",
     "ThrottlingException",
     "TooManyRequests",
-}
-# What aws-c-s3 calls answers that it tries again.
-_SPENT = {
-    "AWS_ERROR_S3_INTERNAL_ERROR": ("InternalError", 500),
-    "AWS_ERROR_S3_SLOW_DOWN": ("SlowDown", 503),
-    "AWS_ERROR_S3_REQUEST_TIMEOUT": ("RequestTimeout", 400),
 }
 _HINTS = {
     "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
@@ -232,16 +225,10 @@ def raise_for(response: _core.Response, what: str, endpoint: str) -> None:
         what: What was done, to which object; begins the message.
         endpoint: Where; named in errors of the transport.
     """
-    if response.error_code == 0:
-        return
-    name = response.error_name
-    if response.status >= 300 or (response.status and response.error_body):
+    if response.error_code != 0:
+        raise _without_answer(response.error_name, response.error_text, what, endpoint)
+    if response.status >= 300:
         raise _s3_error(response, what)
-    if name in _SPENT:
-        # An error inside a 200, again and again: its document is gone with the last retry.
-        code, status = _SPENT[name]
-        raise error_class(code, status)(code, status, f"{what}: {response.error_text}")
-    raise _without_answer(name, response.error_text, what, endpoint)
 
 
 def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError:
@@ -251,8 +238,6 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
             "AWS_SECRET_ACCESS_KEY, choose a profile, or pass access_key_id and secret_access_key "
             "(anonymous=True for public data)"
         )
-    if name == "AWS_ERROR_S3_RESPONSE_CHECKSUM_MISMATCH":
-        return ChecksumMismatchError(f"{what}: {text}")
     if "TLS" in name or name.startswith("AWS_ERROR_PKI"):
         return TransportError(
             f"{what}: no secure connection to {endpoint}: {text} ({name}). If its certificate is "
@@ -263,16 +248,15 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
             f"{what}: {endpoint} has no address: {text} ({name}). Look at the endpoint URL and at "
             "the name server"
         )
-    if name.startswith(("AWS_IO_SOCKET", "AWS_ERROR_HTTP", "AWS_IO_RETRY", "AWS_ERROR_S3_REQUEST")):
+    if name.startswith(("AWS_IO_SOCKET", "AWS_ERROR_HTTP")):
         return TransportError(
             f"{what}: no answer from {endpoint}: {text} ({name}). Is the endpoint URL right, and "
             "the service up?"
         )
-    if name.startswith("AWS_ERROR_FILE"):
+    if name.startswith(("AWS_ERROR_FILE", "AWS_ERROR_SHORT_BUFFER", "AWS_ERROR_OOM")):
         return KumoError(f"{what}: {text}")
     if name == "AWS_ERROR_S3_CANCELED":
-        # Ours: the reason is in the text (no room, disk error) unless somebody cancelled.
-        return KumoError(f"{what}: {text}")
+        return KumoError(f"{what}: cancelled")
     return TransportError(f"{what}: {text} ({name}), endpoint {endpoint}")
 
 

@@ -15,6 +15,7 @@ from kumo_crt._engine import Task
 from kumo_crt.s3 import _body, _get, _objects, _put
 from kumo_crt.s3._context import Context, check_names
 from kumo_crt.s3._results import DeleteResult, GetResult, HeadResult, ObjectInfo, PutResult
+from kumo_crt.s3._retry import Retries
 
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
@@ -104,7 +105,7 @@ class S3Client:
         )
         self._settings = settings
         self._pid = os.getpid()
-        self._context = Context(_runtime.new_client(settings), settings)
+        self._context = Context(_runtime.new_client(settings), settings, Retries(settings))
         _runtime.register(self)
 
     # -- objects ---------------------------------------------------------------------------

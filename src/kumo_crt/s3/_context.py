@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from kumo_crt import _core
 from kumo_crt._config import Settings
-from kumo_crt._engine import Call, Meter, Task
+from kumo_crt._engine import Call, Meter, Sleep, Task
+from kumo_crt.s3._retry import ERRORS_INSIDE, Retries
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
 Query = Iterable[tuple[str, str]]
@@ -40,6 +42,7 @@ class Context:
 
     native: _core.Client
     settings: Settings
+    retries: Retries
 
     def base(self, bucket: str) -> tuple[str, str]:
         """Endpoint URL and path prefix for a bucket (for none: the service itself)."""
@@ -74,10 +77,10 @@ class Context:
         send_crc32c: bool = False,
         sink: object = None,
         crc32c_of_response: bool = False,
-        split_ranges: bool = False,
+        stop_after: int = 0,
         meter: Meter | None = None,
     ) -> Task[_core.Response]:
-        """Sends one request, and tells what came of it."""
+        """Sends one request, again where that helps, and tells what came of it."""
         endpoint, prefix = self.base(bucket)
         target = prefix + "/" + quote(key, safe="/-_.~") if key or not prefix else prefix
         text = "&".join(
@@ -97,12 +100,17 @@ class Context:
             send_crc32c=send_crc32c,
             sink=sink,
             crc32c_of_response=crc32c_of_response,
-            split_ranges=split_ranges,
-            part_size=self.settings.part_size if split_ranges else 0,
+            stop_after=stop_after,
             meter=meter,
         )
+        begun = time.monotonic()
+        pause = self.retries.pace.sending()
+        if pause > 0:
+            yield Sleep(pause)
         response: _core.Response = yield call
-        return response
+        if response.error_code == 0 and response.status < 300 and operation not in ERRORS_INSIDE:
+            return response
+        return (yield from self.retries.again(call, response, begun))
 
     def endpoint(self, bucket: str) -> str:
         """Where requests for a bucket go, for messages."""

@@ -5,20 +5,27 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from kumo_crt import _core
-from kumo_crt._engine import Meter, Task
-from kumo_crt.exceptions import ChecksumMismatchError, TransportError
+from kumo_crt._engine import Gather, Meter, Task
+from kumo_crt.exceptions import (
+    ChecksumMismatchError,
+    KumoError,
+    PreconditionFailedError,
+    TransportError,
+)
 from kumo_crt.s3._answers import Headers, decode_crc32c, raise_for
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._results import GetResult, HeadResult
 
 _BLOCK = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
 @dataclass(frozen=True)
@@ -96,60 +103,92 @@ def _range_header(wanted: tuple[int, int | None]) -> str:
     return f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
 
 
+@dataclass(slots=True)
+class _Download:
+    """One download: where its bytes go, and what is known of the object."""
+
+    ctx: Context
+    bucket: str
+    key: str
+    what: str
+    options: GetOptions
+    meter: Meter
+    sink: object  # for the first request; see `Call.sink`
+    done: dict[int, int] = field(default_factory=dict)  # pieces that are whole: offset and size
+
+    def ask(
+        self, headers: dict[str, str], sink: object, stop_after: int = 0
+    ) -> Task[_core.Response]:
+        """Sends a GetObject."""
+        version = self.options.version_id
+        return self.ctx.request(
+            "GetObject",
+            "GET",
+            self.bucket,
+            self.key,
+            query=[("versionId", version)] if version else [],
+            headers=headers,
+            sink=sink,
+            crc32c_of_response=True,
+            stop_after=stop_after,
+            meter=self.meter,
+        )
+
+    def valid(self) -> int:
+        """Bytes from the start that are whole, of a download that failed."""
+        end = 0
+        while end in self.done:
+            end += self.done[end]
+        return end
+
+
+@dataclass(slots=True)
+class _Received:
+    """What the first request brought: offsets are the wanted content's."""
+
+    response: _core.Response
+    answer: Headers
+    start: int  # of the wanted content, in the object
+    length: int  # of the wanted content
+    target: object  # where pieces go: memory, descriptor, "discard"
+
+    def sink_at(self, offset: int, size: int) -> object:
+        if isinstance(self.target, memoryview):
+            return self.target[offset : offset + size]
+        return (self.target, offset) if isinstance(self.target, int) else self.target
+
+
 def _receive(
     ctx: Context, bucket: str, key: str, sink: object, fd: int | None, options: GetOptions
 ) -> Task[GetResult]:
     what = f"getting s3://{bucket}/{key}"
-    headers = {"x-amz-checksum-mode": "ENABLED"}
-    if options.range is not None:
-        headers["Range"] = _range_header(options.range)
-    if options.if_match is not None:
-        headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
     meter = Meter(options.progress, options.expected_size or 0, options.meter)
-    for split in (True, False):
-        response = yield from ctx.request(
-            "GetObject",
-            "GET",
-            bucket,
-            key,
-            query=[("versionId", options.version_id)] if options.version_id else [],
-            headers=headers,
-            sink=sink,
-            crc32c_of_response=True,
-            split_ranges=split,
-            meter=meter,
-        )
-        # Some services refuse any range of an empty object: then ask for it whole.
-        if response.status != 416 or options.range is not None:
-            break
-    raise_for(response, what, ctx.endpoint(bucket))
-    answer = Headers(response.headers)
-    received = response.received
-    promised = answer.number("content-length")
-    for size, source in ((promised, "announced"), (options.expected_size, "expected")):
-        if size is not None and size != received:
-            raise TransportError(
-                f"{what}: {received} bytes arrived where {size} were {source}; try again"
-            )
-    if sink is None:
-        body: memoryview | None = memoryview(response.body)
-        content: memoryview | int | None = body
-    else:
-        body = None
-        content = sink[:received] if isinstance(sink, memoryview) else fd
-    validated = None
-    if options.range is None:
-        validated = yield from _validate(
-            ctx, bucket, key, options, answer, received, response.crc32c_received, content, what
-        )
-    meter.total = received
+    download = _Download(ctx, bucket, key, what, options, meter, sink)
+    try:
+        first = yield from _first(download)
+        crc = yield from _rest(download, first)
+        body: memoryview | None = None
+        content: memoryview | int | None = fd
+        if sink is None:
+            content = body = memoryview(first.response.body)
+        elif isinstance(sink, memoryview):
+            content = sink[: first.length]
+        validated = None
+        if options.range is None:
+            validated = yield from _validate(download, first, crc, content)
+    except KumoError as error:
+        if isinstance(sink, memoryview):
+            error.valid_bytes = download.valid()
+        raise
+    meter.total = first.length
     meter.flush()
+    answer = first.answer
     return GetResult(
         body=body,
-        size=received,
+        size=first.length,
         etag=answer.etag,
         version_id=answer.get("x-amz-version-id"),
-        checksum_crc32c=response.crc32c_received,
+        checksum_crc32c=crc,
         validated=validated,
         last_modified=answer.time("last-modified"),
         metadata=answer.metadata,
@@ -158,31 +197,137 @@ def _receive(
     )
 
 
+def _first(download: _Download) -> Task[_Received]:
+    """The first request: of a small object the only one.
+
+    Where the size is not known before, it asks for everything and is cut when there turns out to be
+    much: that needs no question beforehand, and brings the whole object's checksum along.
+    """
+    options = download.options
+    part = download.ctx.settings.part_size
+    headers = {"x-amz-checksum-mode": "ENABLED"}
+    if options.if_match is not None:
+        headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
+    start, stop = options.range if options.range is not None else (0, None)
+    wanted = stop - start if stop is not None else None
+    if options.range is None and options.expected_size is not None:
+        wanted = options.expected_size
+    ranged = options.range is not None
+    if ranged:
+        headers["Range"] = _range_header((start, stop))
+    cut = part
+    if wanted is not None and wanted > 2 * part and download.sink is not None:
+        headers["Range"] = f"bytes={start}-{start + part - 1}"
+        ranged, cut = True, 0
+    response = yield from download.ask(headers, download.sink, cut)
+    raise_for(response, download.what, download.ctx.endpoint(download.bucket))
+    answer = Headers(response.headers)
+    if ranged:
+        total = _check_range(download, answer, start, response.received, cut=response.truncated)
+        length = min(stop if options.range and stop is not None else total, total) - start
+    else:
+        promised = answer.number("content-length")
+        length = response.received if promised is None else promised
+    if options.expected_size is not None and length != options.expected_size:
+        raise TransportError(
+            f"{download.what}: {length} bytes arrived where {options.expected_size} were "
+            "expected; try again"
+        )
+    target: object = download.sink
+    if target is None:
+        target = memoryview(response.body.writable()) if response.truncated else b""
+    elif isinstance(target, tuple):
+        target = target[0]
+    download.done[0] = response.received
+    return _Received(response, answer, start, length, target)
+
+
+def _check_range(
+    download: _Download, answer: Headers, start: int, received: int, *, cut: bool = False
+) -> int:
+    """Checks that the range that came is the one asked for; returns the object's size."""
+    said = _CONTENT_RANGE.fullmatch(answer.get("content-range") or "")
+    if said is None:
+        raise TransportError(
+            f"{download.what}: the service did not say which range it sent "
+            f"(Content-Range: {answer.get('content-range')!r}); try again, or another endpoint"
+        )
+    first, last, total = (int(number) for number in said.groups())
+    sent = last + 1 - first
+    if first != start or last >= total or (received > sent if cut else received != sent):
+        raise TransportError(
+            f"{download.what}: {received} bytes came as range {first}-{last} of {total}, where one "
+            f"from {start} was asked for; try again"
+        )
+    return total
+
+
+def _rest(download: _Download, first: _Received) -> Task[int]:
+    """Fetches what the first request left, in ranges beside each other; returns the CRC32C."""
+    crc = first.response.crc32c_received
+    received = first.response.received
+    if received >= first.length:
+        return crc
+    settings = download.ctx.settings
+    spans = [
+        (offset, min(settings.part_size, first.length - offset))
+        for offset in range(received, first.length, settings.part_size)
+    ]
+    tasks = (_piece(download, first, offset, size) for offset, size in spans)
+    found: list[int] = yield Gather(tasks, settings.max_connections)
+    for piece, (_, size) in zip(found, spans, strict=True):
+        crc = _core.crc32c_combine(crc, piece, size)
+    return crc
+
+
+def _piece(download: _Download, first: _Received, offset: int, size: int) -> Task[int]:
+    start = first.start + offset
+    headers = {"Range": f"bytes={start}-{start + size - 1}"}
+    if first.answer.etag:
+        headers["If-Match"] = f'"{first.answer.etag}"'
+    response = yield from download.ask(headers, first.sink_at(offset, size))
+    try:
+        raise_for(response, download.what, download.ctx.endpoint(download.bucket))
+    except PreconditionFailedError:
+        raise _replaced(download.what) from None
+    _check_range(download, Headers(response.headers), start, response.received)
+    if response.received != size:
+        raise TransportError(
+            f"{download.what}: {response.received} bytes came where {size} were asked for; "
+            "try again"
+        )
+    download.done[offset] = size
+    crc: int = response.crc32c_received
+    return crc
+
+
+def _replaced(what: str) -> TransportError:
+    return TransportError(f"{what}: the object was replaced while it was read; try again")
+
+
 def _validate(
-    ctx: Context,
-    bucket: str,
-    key: str,
-    options: GetOptions,
-    answer: Headers,
-    received: int,
-    crc: int,
-    content: memoryview | int | None,
-    what: str,
+    download: _Download, first: _Received, crc: int, content: memoryview | int | None
 ) -> Task[str | None]:
     """Compares the content with the stored checksum of the whole object, if there is one."""
+    what, answer, options = download.what, first.answer, download.options
     if options.expected_crc32c is not None:
         _compare("CRC32C", options.expected_crc32c, crc, what)
         return "CRC32C"
-    # With the answer of a single request its checksum is the object's. An answer in several
-    # ranges may have shown that of one part: only a match proves anything, else ask.
+    # An answer to a request for everything shows the object's checksum. One to a range may show
+    # that of a part: only a match proves anything, else ask.
     if decode_crc32c(answer.get("x-amz-checksum-crc32c")) == crc:
         return "CRC32C"
+    if first.response.status == 200 and not answer.checksums:
+        return None
     version = options.version_id or answer.get("x-amz-version-id")
     found: HeadResult = yield from head_task(
-        ctx, bucket, key, version if version and version != "null" else None
+        download.ctx,
+        download.bucket,
+        download.key,
+        version if version and version != "null" else None,
     )
-    if found.etag != answer.etag or found.size != received:
-        raise TransportError(f"{what}: the object was replaced while it was read; try again")
+    if found.etag != answer.etag or found.size != first.length:
+        raise _replaced(what)
     if found.checksum_type == "COMPOSITE":
         return None
     if found.checksum_crc32c is not None:
@@ -194,7 +339,7 @@ def _validate(
     ):
         stored = found.checksums.get(name)
         if stored is not None and content is not None:
-            _compare(name, _number(stored), _checksum(function, content, received), what, width)
+            _compare(name, _number(stored), _checksum(function, content, first.length), what, width)
             return name
     return None
 
