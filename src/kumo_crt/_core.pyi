@@ -22,6 +22,15 @@ def crc32c_combine(a: int, b: int, len_b: int) -> int:
 def crc64nvme_combine(a: int, b: int, len_b: int) -> int:
     """CRC-64/NVME of A followed by B, from theirs and the length of B in bytes."""
 
+# -- files -------------------------------------------------------------------------------------
+
+def exchange_paths(a: str | PathLike[str], b: str | PathLike[str]) -> None:
+    """Gives each of two directory entries the other's name, in one step.
+
+    Raises:
+        OSError: One is missing, or the file system cannot do this (EINVAL, ENOSYS).
+    """
+
 # -- runtime: crt/, s3/ ------------------------------------------------------------------------
 
 class CrtError(RuntimeError):
@@ -436,6 +445,28 @@ def read_manifest(path: _StrPath, *, allow_partial: bool = True) -> ManifestStat
         RocksDBFormatError: The file is damaged, or written by a newer RocksDB in a way that
             cannot be skipped.
         OSError: The file cannot be read.
+    """
+
+def keep_column_families(
+    source: _StrPath, target: _StrPath, *, keep: set[int], newest_wal: int
+) -> ManifestState:
+    """Copies a MANIFEST, cut behind its last whole record, and drops column families in it.
+
+    The default column family cannot be dropped. If it is not kept it becomes empty: its table files
+    are taken out of it, and recovery leaves out what write-ahead logs hold of it.
+
+    Args:
+        source: The MANIFEST.
+        target: The new one, which must not exist.
+        keep: Ids of the column families to keep.
+        newest_wal: The highest number of a write-ahead log of this state; 0 without one.
+
+    Returns:
+        The state of the new MANIFEST.
+
+    Raises:
+        RocksDBFormatError: The MANIFEST is damaged.
+        OSError: One of the files cannot be read or written.
     """
 
 def scan_wal(path: _StrPath) -> WalInfo:

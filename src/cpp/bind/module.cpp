@@ -2,6 +2,7 @@
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native engine of kumo_crt. Private: the public names are in kumo_crt.";
+  kumo::bind::register_files(m);
   kumo::bind::register_info(m);
   kumo::bind::register_checksum(m);
   kumo::bind::register_runtime(m);

@@ -4,7 +4,9 @@
 #include <pybind11/stl/filesystem.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +18,7 @@
 #include "rocksdb/error.hpp"
 #include "rocksdb/filename.hpp"
 #include "rocksdb/manifest.hpp"
+#include "rocksdb/manifest_writer.hpp"
 #include "rocksdb/sst.hpp"
 #include "rocksdb/wal.hpp"
 
@@ -67,14 +70,23 @@ py::tuple to_tuple(std::vector<Item> items) {
   return result;
 }
 
-Manifest read_manifest(const Path& path, bool allow_partial) {
-  auto state = without_gil<db::ManifestState>(db::read_manifest, path, allow_partial);
+Manifest to_python(db::ManifestState state) {
   Manifest manifest;
   manifest.column_families = to_tuple(std::exchange(state.column_families, {}));
   manifest.sst_files = to_tuple(std::exchange(state.sst_files, {}));
   manifest.blob_files = to_tuple(std::exchange(state.blob_files, {}));
   manifest.state = std::move(state);
   return manifest;
+}
+
+Manifest read_manifest(const Path& path, bool allow_partial) {
+  return to_python(without_gil<db::ManifestState>(db::read_manifest, path, allow_partial));
+}
+
+Manifest keep_column_families(const Path& source, const Path& target,
+                              const std::set<std::uint32_t>& keep, std::uint64_t newest_wal) {
+  return to_python(
+      without_gil<db::ManifestState>(db::keep_column_families, source, target, keep, newest_wal));
 }
 
 const char* table_kind_name(db::TableKind kind) {
@@ -211,6 +223,8 @@ void register_manifest(py::module_& m) {
       .def_readonly("blob_files", &M::blob_files);
   m.def("read_manifest", &read_manifest, py::arg("path"), py::kw_only(),
         py::arg("allow_partial") = true);
+  m.def("keep_column_families", &keep_column_families, py::arg("source"), py::arg("target"),
+        py::kw_only(), py::arg("keep"), py::arg("newest_wal"));
 }
 
 void register_wal(py::module_& m) {
