@@ -30,10 +30,12 @@ if TYPE_CHECKING:
         RestoreReport,
         Snapshot,
         SnapshotFile,
+        ThawReport,
         VerifyReport,
     )
     from kumo_crt.exceptions import (
         AccessDeniedError,
+        ArchivedError,
         ChecksumMismatchError,
         CredentialsError,
         EnvironmentMismatchError,
@@ -95,6 +97,7 @@ def build_info() -> dict[str, Any]:
 
 __all__ = [
     "AccessDeniedError",
+    "ArchivedError",
     "ChecksumMismatchError",
     "CredentialsError",
     "DeleteResult",
@@ -118,6 +121,7 @@ __all__ = [
     "Snapshot",
     "SnapshotFile",
     "SnapshotNotFoundError",
+    "ThawReport",
     "ThrottledError",
     "TransportError",
     "VerifyReport",

@@ -6,6 +6,7 @@
     ├── S3Error                     the service answered with an error
     │   ├── NotFoundError           (also FileNotFoundError)
     │   ├── AccessDeniedError       (also PermissionError)
+    │   ├── ArchivedError           the object is in an archive, and has to be thawed first
     │   ├── PreconditionFailedError
     │   └── ThrottledError
     ├── ChecksumMismatchError       bytes are not the ones that were stored
@@ -61,6 +62,10 @@ class NotFoundError(S3Error, FileNotFoundError):
 
 class AccessDeniedError(S3Error, PermissionError):
     """The service refused these credentials."""
+
+
+class ArchivedError(S3Error):
+    """The object is in an archive tier (Glacier) and cannot be read until it was thawed."""
 
 
 class PreconditionFailedError(S3Error):

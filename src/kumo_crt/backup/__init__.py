@@ -6,7 +6,16 @@ from kumo_crt.backup._results import (
     RestoreReport,
     Snapshot,
     SnapshotFile,
+    ThawReport,
     VerifyReport,
 )
 
-__all__ = ["Problem", "Repository", "RestoreReport", "Snapshot", "SnapshotFile", "VerifyReport"]
+__all__ = [
+    "Problem",
+    "Repository",
+    "RestoreReport",
+    "Snapshot",
+    "SnapshotFile",
+    "ThawReport",
+    "VerifyReport",
+]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -15,6 +14,7 @@ from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     EnvironmentMismatchError,
+    NotFoundError,
     PreconditionFailedError,
     RepositoryError,
     SnapshotNotFoundError,
@@ -39,19 +39,36 @@ class RepositoryBase:
 
     @classmethod
     def create(
-        cls, url: str, *, client: S3Client | None = None, environment: str | None = None
+        cls,
+        url: str,
+        *,
+        client: S3Client | None = None,
+        environment: str | None = None,
+        storage_class: str | None = None,
+        sse: str | None = None,
+        kms_key_id: str | None = None,
     ) -> Self:
         """Creates a repository in a bucket that exists.
 
+        Args:
+            url: ``s3://bucket/prefix``.
+            client: See the class.
+            environment: See the class; kept in the repository.
+            storage_class: Of the objects of SST and blob files, such as ``"STANDARD_IA"`` or
+                ``"GLACIER_IR"``; kept in the repository. Everything else is STANDARD.
+            sse: ``"AES256"``, ``"aws:kms"`` or ``"aws:kms:dsse"``, asked for with every object;
+                kept in the repository. Without it the bucket's default holds.
+            kms_key_id: KMS key, with ``sse="aws:kms"``.
+
         Raises:
+            ValueError: A setting is none that S3 has.
             RepositoryError: There is one already.
             NotFoundError: There is no such bucket.
         """
         repository = cls(url, client=client, environment=environment)
         try:
-            config = _manifest.Config(
-                str(uuid.uuid4()), repository._environment, datetime.now(UTC).replace(microsecond=0)
-            )
+            config = _manifest.new_config(repository._environment, storage_class, sse, kms_key_id)
+            repository._config = config
             try:
                 repository._run(
                     repository._store().write_new(
@@ -62,7 +79,6 @@ class RepositoryBase:
                 raise RepositoryError(
                     f"{repository._location}: there is a repository already: open it"
                 ) from None
-            repository._config = config
         except BaseException:
             repository.close()
             raise
@@ -89,7 +105,7 @@ class RepositoryBase:
     # -- parts -----------------------------------------------------------------------------
 
     def _store(self) -> Store:
-        return Store(self._client._open(), self._location)
+        return Store(self._client._open(), self._location, self._config)
 
     def _run(self, task: Task[T]) -> T:
         return self._client._run(task)
@@ -125,6 +141,16 @@ class RepositoryBase:
             (store.snapshot(i) for i in ids), DEFAULT_CONCURRENCY
         )
         return found
+
+    def _snapshot(self, snapshot_id: str) -> Snapshot:
+        self._load()
+        wanted = self._resolve(snapshot_id)
+        try:
+            return self._run(self._store().snapshot(wanted))
+        except NotFoundError:
+            raise SnapshotNotFoundError(
+                f"{self._location}: there is no snapshot {wanted}"
+            ) from None
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kumo_crt.backup import _verify
+from kumo_crt.backup import _thaw, _verify
 from kumo_crt.backup._base import RepositoryBase
-from kumo_crt.backup._results import VerifyReport
+from kumo_crt.backup._results import ThawReport, VerifyReport
 
 Progress = Callable[[int, int], object]
 
@@ -44,3 +44,28 @@ class Care(RepositoryBase):
                 self._store(), wanted, level, self._concurrency(max_concurrency), progress
             )
         )
+
+    def request_thaw(
+        self, snapshot: str = "latest", *, days: int, tier: str = "Standard"
+    ) -> ThawReport:
+        """Asks for readable copies of a snapshot's archived objects (Glacier).
+
+        Asking again while they are being made costs nothing and tells how things stand.
+
+        Args:
+            snapshot: Id, or ``"latest"``.
+            days: For how long the copies are to stay.
+            tier: ``"Standard"``, ``"Bulk"`` (slower and cheaper) or ``"Expedited"``.
+
+        Returns:
+            How many were asked for, are on their way, and are there.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+        """
+        if days < 1:
+            raise ValueError(f"days is {days}: it must be at least 1")
+        if tier not in _thaw.TIERS:
+            raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
+        found = self._snapshot(snapshot)
+        return self._run(_thaw.thaw_task(self._store(), found, days, tier))

@@ -72,6 +72,10 @@ class Reader:
             raise self.error(name, "expected a text")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        """A member that is one line of text, or absent."""
+        return None if self._members.get(name) is None else self.text(name)
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A member that is a list of texts."""
         value = self._members.get(name)

@@ -6,26 +6,62 @@ import base64
 import binascii
 import json
 import re
+import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.s3._body import header_value
 
+ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+_STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
 _CRC = re.compile(r"[0-9a-f]{8}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A repository's configuration."""
+    """A repository's configuration.
+
+    Attributes:
+        repository_id: Tells it from every other one.
+        environment: Whose it is, if anybody's.
+        created_at: Time of its creation.
+        storage_class: Of data objects; None leaves it to the service.
+        sse: Encryption to ask for; None leaves it to the bucket.
+        kms_key_id: Key of it.
+    """
 
     repository_id: str
     environment: str | None
     created_at: datetime
+    storage_class: str | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
+
+
+def new_config(
+    environment: str | None, storage_class: str | None, sse: str | None, kms_key_id: str | None
+) -> Config:
+    """The configuration of a new repository.
+
+    Raises:
+        ValueError: A setting is none that S3 has.
+    """
+    if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
+        raise ValueError(f"storage_class {storage_class!r}: expected a name such as STANDARD_IA")
+    if sse is not None and sse not in ENCRYPTIONS:
+        raise ValueError(f"sse {sse!r}: choose one of {', '.join(ENCRYPTIONS)}")
+    if kms_key_id is not None and sse not in ("aws:kms", "aws:kms:dsse"):
+        raise ValueError("kms_key_id: needs sse='aws:kms'")
+    if kms_key_id is not None:
+        header_value("kms_key_id", kms_key_id)
+    now = datetime.now(UTC).replace(microsecond=0)
+    return Config(str(uuid.uuid4()), environment, now, storage_class, sse, kms_key_id)
 
 
 def encode_config(config: Config) -> bytes:
@@ -37,6 +73,9 @@ def encode_config(config: Config) -> bytes:
         "environment": config.environment,
         "created_at": time_text(config.created_at),
     }
+    for name in ("storage_class", "sse", "kms_key_id"):
+        if (value := getattr(config, name)) is not None:
+            document[name] = value
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -50,7 +89,20 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
     environment = reader.value("environment")
     if environment is not None and not isinstance(environment, str):
         raise reader.error("environment", "expected a name or null")
-    return Config(reader.text("repository_id"), environment, reader.time("created_at"))
+    storage_class = reader.optional_text("storage_class")
+    if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
+        raise reader.error("storage_class", "expected a name such as STANDARD_IA")
+    sse = reader.optional_text("sse")
+    if sse is not None and sse not in ENCRYPTIONS:
+        raise reader.error("sse", f"expected one of {', '.join(ENCRYPTIONS)}")
+    return Config(
+        reader.text("repository_id"),
+        environment,
+        reader.time("created_at"),
+        storage_class,
+        sse,
+        reader.optional_text("kms_key_id"),
+    )
 
 
 def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:

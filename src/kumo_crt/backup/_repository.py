@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kumo_crt import _core
@@ -13,7 +13,7 @@ from kumo_crt.backup._capture import capture
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._upload import BackupPlan, backup_task
-from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
+from kumo_crt.exceptions import RepositoryError
 
 Progress = Callable[[int, int], object]
 
@@ -97,22 +97,18 @@ class Repository(Care):
         Raises:
             SnapshotNotFoundError: There is none of this id, or none at all.
         """
-        self._load()
-        wanted = self._resolve(snapshot_id)
-        try:
-            return self._run(self._store().snapshot(wanted))
-        except NotFoundError:
-            raise SnapshotNotFoundError(
-                f"{self._location}: there is no snapshot {wanted}"
-            ) from None
+        return self._snapshot(snapshot_id)
 
     def restore(
         self,
         target: str | os.PathLike[str],
         snapshot: str = "latest",
         *,
+        at: object = None,
         progress: Progress | None = None,
+        delta: bool = False,
         overwrite: bool = False,
+        column_families: Sequence[str] | None = None,
         max_concurrency: int | None = None,
         dry_run: bool = False,
     ) -> RestoreReport:
@@ -125,26 +121,43 @@ class Repository(Care):
         Args:
             target: Directory that does not exist, or is empty.
             snapshot: Id, or ``"latest"``.
+            at: A sequence number or a time; needs write-ahead logs that a replicator has shipped,
+                and is refused without them.
             progress: Called with bytes done and total, ten times a second at most.
+            delta: Replace an older or newer copy of the same database, and take over the files
+                that it has in common with the snapshot: they are linked, not downloaded.
             overwrite: Replace a database that is there, once the restored one is complete. Never
                 one that is open.
+            column_families: Restore these only, without downloading what belongs to the others.
+                RocksDB cannot be without ``default``: if it is not among them it will be empty.
             max_concurrency: Files at once; 8.
             dry_run: Only check target, space and manifest.
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
             IntegrityError: The repository is damaged.
+            ArchivedError: Objects of it are archived and have to be thawed first.
             RepositoryLockedError: The target's database is open.
-            RepositoryError: The target may not be replaced, or there is no room.
+            RepositoryError: The target may not be replaced, or there is no room, or no such column
+                family.
         """
-        found = self.snapshot(snapshot)
-        return _restore.restore(
-            self._run,
-            self._store(),
-            found,
-            Path(target),
+        if at is not None:
+            raise RepositoryError(
+                f"at={at!r}: going to a point in time needs write-ahead logs that a replicator has "
+                "shipped, and this repository has snapshots alone: choose one of them"
+            )
+        if isinstance(column_families, str):
+            raise TypeError("column_families: a list of names, not one text")
+        plan = _restore.RestorePlan(
+            run=self._run,
+            snapshot=self.snapshot(snapshot),
+            store=self._store(),
+            target=Path(target).absolute(),
             overwrite=overwrite,
+            delta=delta,
+            column_families=column_families,
             concurrency=self._concurrency(max_concurrency),
             progress=progress,
             dry_run=dry_run,
         )
+        return _restore.restore(plan)

@@ -1,243 +1,282 @@
-"""Restores a snapshot: beside the target, checked, synced, then renamed into place."""
+"""Restores a snapshot: beside the target, checked, synced, then moved into place."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _names
-from kumo_crt.backup._capture import database_lock
+from kumo_crt.backup import _delta, _families, _names, _place, _thaw
+from kumo_crt.backup._families import Selection
+from kumo_crt.backup._fetch import DamagedError
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import (
-    ChecksumMismatchError,
-    IntegrityError,
-    NotFoundError,
-    RepositoryError,
-    RepositoryLockedError,
-    TransportError,
-)
-from kumo_crt.s3._get import GetOptions, get_task
+from kumo_crt.exceptions import IntegrityError, NotFoundError, SnapshotNotFoundError
 
-# What file systems keep for themselves: a restore must not fill the last byte.
-_SPACE_MARGIN = 64 << 20
+T = TypeVar("T")
+# Threads that read files again and sync them: disks like a few requests at once.
+_DISK_THREADS = 4
+_WHOLE_MANIFEST = ".whole-manifest"
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuses a target that a restore must not replace.
+class _Run(Protocol):
+    def __call__(self, task: Task[T], /) -> T: ...
 
-    Raises:
-        RepositoryError: It is not empty, or no database although it is to be overwritten.
-        RepositoryLockedError: Its database is open.
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What a restore is to do.
+
+    Attributes:
+        run: Runs a task.
+        store: The repository.
+        snapshot: What to restore.
+        target: Where to.
+        overwrite: A database that is there may be replaced, whatever it is.
+        delta: A copy of the same database may be replaced, and what is the same taken over.
+        column_families: Only these; None for all.
+        concurrency: Files at once.
+        progress: Called with bytes done and total.
+        dry_run: Only look.
     """
-    if not target.parent.is_dir():
-        raise RepositoryError(f"{target.parent}: no such directory: create it first")
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise RepositoryError(f"{target}: exists and is no directory: choose another target")
-    if target.is_mount():
-        raise RepositoryError(
-            f"{target}: is a mount point, and cannot be replaced: choose a directory below it"
-        )
-    if not target.exists() or not any(target.iterdir()):
-        return
-    is_database = (target / "CURRENT").exists() or (target / "LOCK").exists()
-    if not is_database:
-        raise RepositoryError(
-            f"{target}: is not empty, and no RocksDB database: choose an empty directory"
-        )
-    with database_lock(target):  # raises if it is open
-        if not overwrite:
-            raise RepositoryError(
-                f"{target}: holds a database already: choose another directory, or say that it "
-                "may be replaced (overwrite=True, --overwrite)"
-            )
+
+    run: _Run
+    store: Store
+    snapshot: Snapshot
+    target: Path
+    overwrite: bool
+    delta: bool
+    column_families: Sequence[str] | None
+    concurrency: int
+    progress: Callable[[int, int], object] | None
+    dry_run: bool
 
 
-def restore(
-    run: Callable[[Task[None]], None],
-    store: Store,
-    snapshot: Snapshot,
-    target: Path,
-    *,
-    overwrite: bool,
-    concurrency: int,
-    progress: Callable[[int, int], object] | None,
-    dry_run: bool,
-) -> RestoreReport:
+@dataclass(slots=True)
+class _Work:
+    """The directory that becomes the target, and what is in it."""
+
+    directory: Path
+    pool: Executor
+    selection: Selection | None = None
+    files: tuple[SnapshotFile, ...] = ()
+    kept: set[str] = field(default_factory=set)
+    reused: set[str] = field(default_factory=set)
+    syncs: list[Future[None]] = field(default_factory=list)
+
+    def sync(self, name: str) -> None:
+        """Begins to bring a file to the disk, while others are still on their way."""
+        self.syncs.append(self.pool.submit(_place.sync, self.directory / name))
+
+    def size_of(self, names: set[str]) -> int:
+        return sum(file.size for file in self.files if file.path in names)
+
+
+def restore(plan: RestorePlan) -> RestoreReport:
     """Restores a snapshot to a directory; until the end the target is untouched."""
     started = time.monotonic()
-    target = target.absolute()
-    check_target(target, overwrite)
-    work = target.with_name(f".{target.name}.kumo-restore-{snapshot.id}")
-    if dry_run:
-        _check_space(target.parent, snapshot.total_bytes)
-        return RestoreReport(
-            snapshot.id, str(target), len(snapshot.files), snapshot.total_bytes, 0, 0, 0.0
-        )
-    try:
-        work.mkdir(mode=0o755, exist_ok=True)
-    except PermissionError as error:
-        raise RepositoryError(
-            f"{target.parent}: cannot be written to: a restore is made beside its target"
-        ) from error
-    with _locked(work):
-        kept = _keep_good(work, snapshot)
-        missing = [file for file in snapshot.files if file.path not in kept]
-        kept_bytes = sum(file.size for file in snapshot.files if file.path in kept)
+    target = plan.target
+    _place.put_back(target)
+    _place.check_target(target, plan.overwrite or plan.delta)
+    replaces = plan.delta and target.is_dir() and _place.holds_database(target)
+    if replaces and not plan.overwrite:
+        _delta.check_same_database(target, plan.snapshot)
+    if plan.dry_run:
+        return _dry_run(plan, replaces)
+    directory = _place.work_directory(target, plan.snapshot.id)
+    with _place.made(directory), ThreadPoolExecutor(_DISK_THREADS) as pool:
+        work = _Work(directory, pool)
         try:
-            _check_space(work, snapshot.total_bytes - kept_bytes)
-        except RepositoryError:
-            with contextlib.suppress(OSError):
-                work.rmdir()  # nothing of an earlier restore is in it
-            raise
-        meter = Meter(progress, snapshot.total_bytes)
-        meter.add(kept_bytes)
-        run(
-            _download_all(store, work, [f for f in missing if f.inline is None], concurrency, meter)
-        )
-        for file in sorted(missing, key=lambda file: file.kind == "current"):
-            if file.inline is not None and file.kind != "current":
-                (work / file.path).write_bytes(file.inline)
-                meter.add(file.size)
-        _sync(work)
-        current = next(file for file in snapshot.files if file.kind == "current")
-        (work / "CURRENT").write_bytes(current.inline or b"")  # inline: the reader made sure
-        meter.add(current.size if "CURRENT" not in kept else 0)
-        _sync_one(work / "CURRENT")
-        _sync_one(work)
-        _move_into_place(work, target, overwrite)
-        meter.flush()
-    _remove_abandoned(target)
+            try:
+                _prepare(plan, work, replaces)
+            except BaseException:
+                _leave_nothing(directory)
+                raise
+            downloaded = _fill(plan, work)
+        except DamagedError as damage:
+            raise _explained(plan, damage) from damage
+        _place.move_into_place(directory, target, plan.overwrite or plan.delta)
+    _place.remove_abandoned(target)
     return RestoreReport(
-        snapshot=snapshot.id,
+        snapshot=plan.snapshot.id,
         target=str(target),
-        files=len(snapshot.files),
-        total_bytes=snapshot.total_bytes,
-        downloaded_bytes=sum(file.size for file in missing if file.inline is None),
-        kept_bytes=kept_bytes,
+        files=len(work.files),
+        total_bytes=sum(file.size for file in work.files),
+        downloaded_bytes=downloaded,
+        kept_bytes=work.size_of(work.kept),
         seconds=time.monotonic() - started,
+        reused_bytes=work.size_of(work.reused),
+        column_families=_family_names(plan, work.selection),
     )
 
 
-@contextlib.contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Keeps two restores from building the same directory."""
-    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise
-            raise RepositoryLockedError(
-                f"{work}: another restore of this snapshot to this target is under way"
-            ) from None
-        yield
-    finally:
-        os.close(fd)
+def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
+    files = plan.snapshot.files
+    selection: Selection | None = None
+    if plan.column_families is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                selection = plan.run(_select(plan, Path(scratch)))
+            except DamagedError as damage:
+                raise _explained(plan, damage) from damage
+        files = selection.files
+    total = sum(file.size for file in files)
+    reused = _delta.likely_bytes(plan.target, files) if replaces else 0
+    _place.check_space(plan.target.parent, total - reused)
+    return RestoreReport(
+        snapshot=plan.snapshot.id,
+        target=str(plan.target),
+        files=len(files),
+        total_bytes=total,
+        downloaded_bytes=0,
+        kept_bytes=0,
+        seconds=0.0,
+        reused_bytes=reused,
+        column_families=_family_names(plan, selection),
+    )
 
 
-def _keep_good(work: Path, snapshot: Snapshot) -> set[str]:
+def _family_names(plan: RestorePlan, selection: Selection | None) -> tuple[str, ...]:
+    if selection is None:
+        return plan.snapshot.column_families
+    return tuple(name for name in plan.snapshot.column_families if name in selection.names)
+
+
+def _select(plan: RestorePlan, directory: Path) -> Task[Selection]:
+    return _families.select_task(
+        plan.store, plan.snapshot, plan.column_families or (), directory / _WHOLE_MANIFEST
+    )
+
+
+def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
+    """Finds out what is needed, what of it is there, and whether there is room for the rest."""
+    files: Iterable[SnapshotFile] = plan.snapshot.files
+    if plan.column_families is not None:
+        _remove(work.directory / _WHOLE_MANIFEST)
+        work.selection = plan.run(_select(plan, work.directory))
+        files = work.selection.files
+    work.files = tuple(files)
+    work.kept = _keep_good(work)
+    if replaces:
+        wanted = [file for file in work.files if file.path not in work.kept]
+        work.reused = _delta.link_matching(plan.target, work.directory, wanted, work.pool)
+    there = work.kept | work.reused
+    _place.check_space(
+        work.directory, sum(file.size for file in work.files if file.path not in there)
+    )
+
+
+def _leave_nothing(directory: Path) -> None:
+    """Removes the directory again, unless an earlier restore has brought something."""
+    with contextlib.suppress(OSError):
+        _remove(directory / _WHOLE_MANIFEST)
+        directory.rmdir()
+
+
+def _keep_good(work: _Work) -> set[str]:
     """Names of files that an interrupted restore completed; everything else is removed."""
-    wanted = {file.path: file for file in snapshot.files}
-    kept = set()
-    for path in list(work.iterdir()):
+    wanted = {file.path: file for file in work.files}
+    candidates = []
+    for path in list(work.directory.iterdir()):
         file = wanted.get(path.name)
-        good = (
+        fits = (
             file is not None
             and file.kind != "current"
             and path.is_file()
             and not path.is_symlink()
             and path.stat().st_size == file.size
-            and _names.crc32c_of(path) == file.crc32c
         )
-        if good:
+        if fits:
+            candidates.append(path)
+        elif path.name != _WHOLE_MANIFEST or work.selection is None:
+            _remove(path)
+    kept = set()
+    for path, crc in zip(candidates, work.pool.map(_names.crc32c_of, candidates), strict=True):
+        if crc == wanted[path.name].crc32c:
             kept.add(path.name)
-        elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
         else:
             path.unlink()
     return kept
 
 
-def _check_space(directory: Path, needed: int) -> None:
-    space = os.statvfs(directory)
-    free = space.f_bavail * space.f_frsize
-    if needed + min(_SPACE_MARGIN, needed // 10) > free:
-        raise RepositoryError(
-            f"{directory}: the restore needs {needed} bytes, {free} are free on this file system: "
-            "make room, or choose another target"
-        )
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fill(plan: RestorePlan, work: _Work) -> int:
+    """Brings what is missing, rewrites what has to be, CURRENT last; returns bytes downloaded."""
+    there = work.kept | work.reused
+    meter = Meter(plan.progress, sum(file.size for file in work.files))
+    meter.add(work.size_of(there))
+    for name in there:
+        work.sync(name)
+    current = next(file for file in work.files if file.kind == "current")
+    missing = [file for file in work.files if file.path not in there and file is not current]
+    if work.selection is not None:
+        # It came first, and a part of it takes its place.
+        missing = [file for file in missing if file.kind != "manifest"]
+        meter.add(_families.manifest_of(plan.snapshot).size)
+    plan.run(_download_all(plan, work, missing, meter))
+    if work.selection is not None:
+        _rewrite(work, work.selection)
+    for future in work.syncs:
+        future.result()
+    _place.sync(work.directory)
+    (work.directory / "CURRENT").write_bytes(current.inline or b"")  # inline: the reader made sure
+    _place.sync(work.directory / "CURRENT")
+    _place.sync(work.directory)
+    meter.add(current.size)
+    meter.flush()
+    return sum(file.size for file in missing if file.inline is None)
 
 
 def _download_all(
-    store: Store, work: Path, files: list[SnapshotFile], concurrency: int, meter: Meter
+    plan: RestorePlan, work: _Work, files: list[SnapshotFile], meter: Meter
 ) -> Task[None]:
     ordered = sorted(files, key=lambda file: file.size, reverse=True)
-    yield Gather((_download(store, work, file, meter) for file in ordered), concurrency)
+    yield Gather((_download(plan.store, work, file, meter) for file in ordered), plan.concurrency)
 
 
-def _download(store: Store, work: Path, file: SnapshotFile, meter: Meter) -> Task[None]:
-    options = GetOptions(expected_size=file.size, expected_crc32c=file.crc32c, meter=meter)
-    key = store.location.key(file.key or "")
+def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter) -> Task[None]:
+    path = work.directory / file.path
     try:
-        yield from get_task(store.context, store.bucket, key, work / file.path, options)
-    except NotFoundError as error:
-        raise IntegrityError(
-            f"{file.path}: its object {store.url(file.key or '')} is missing from the repository"
-        ) from error
-    except ChecksumMismatchError as error:
-        raise IntegrityError(f"{file.path}: damaged in the repository: {error}") from error
-    except TransportError as error:
-        # A size that differs is damage if the service itself says so.
-        if "were expected" in str(error):
-            raise IntegrityError(f"{file.path}: damaged in the repository: {error}") from error
-        raise
+        yield from _families.materialise_task(store, file, path, meter)
+    except DamagedError as damage:
+        raise DamagedError(damage.kind, f"{file.path}: {damage}") from damage
+    if work.selection is not None and file.kind == "options":
+        _families.rewrite_options(path, work.selection.names)
+    work.sync(file.path)
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Removes what interrupted restores of other snapshots to this target left."""
-    start = f".{target.name}.kumo-restore-"
-    for path in list(target.parent.iterdir()):
-        if path.name.startswith(start):
-            with contextlib.suppress(OSError, RepositoryLockedError), _locked(path):
-                shutil.rmtree(path)
+def _rewrite(work: _Work, selection: Selection) -> None:
+    """Puts the MANIFEST of the selected column families in the place of the whole one."""
+    name = next(file.path for file in work.files if file.kind == "manifest")
+    whole = work.directory / _WHOLE_MANIFEST
+    _families.write_manifest(selection, whole, work.directory / name)
+    whole.unlink()
+    work.sync(name)
 
 
-def _sync_one(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync(work: Path) -> None:
-    for path in work.iterdir():
-        _sync_one(path)
-    _sync_one(work)
-
-
-def _move_into_place(work: Path, target: Path, overwrite: bool) -> None:
-    # Looked at again: a long download has passed since.
-    check_target(target, overwrite)
-    old: Path | None = None
-    if target.exists() and any(target.iterdir()):
-        old = target.with_name(f".{target.name}.kumo-replaced-{os.getpid()}")
-        os.rename(target, old)
-    try:
-        os.rename(work, target)  # also over an empty directory
-    except OSError:
-        if old is not None:
-            os.rename(old, target)
-        raise
-    _sync_one(target.parent)
-    if old is not None:
-        shutil.rmtree(old)
+def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
+    """The error to raise for an object that could not be had."""
+    if damage.kind == "archived":
+        return plan.run(_thaw.archived_error_task(plan.store, plan.snapshot))
+    if damage.kind == "missing":
+        try:
+            plan.run(plan.store.snapshot(plan.snapshot.id))
+        except NotFoundError:
+            return SnapshotNotFoundError(
+                f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was "
+                "being restored: restore another one"
+            )
+    return IntegrityError(f"damaged in the repository: {damage}")

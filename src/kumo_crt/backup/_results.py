@@ -69,6 +69,8 @@ class RestoreReport:
         downloaded_bytes: What came over the network.
         kept_bytes: What an interrupted restore had already brought, checked again.
         seconds: Duration.
+        reused_bytes: What was taken over from the database that was there (``delta``), checked.
+        column_families: Names of those that the restored database has.
     """
 
     snapshot: str
@@ -78,6 +80,35 @@ class RestoreReport:
     downloaded_bytes: int
     kept_bytes: int
     seconds: float
+    reused_bytes: int = 0
+    column_families: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThawReport:
+    """What is known of a snapshot's archived objects after copies were asked for.
+
+    Attributes:
+        snapshot: Id of the snapshot.
+        ready: Everything can be read now.
+        requested: Objects that a copy was asked for now.
+        requested_bytes: Size of them.
+        ongoing: Objects whose copy had been asked for before and is not there yet.
+        thawed: Archived objects of which there is a copy.
+        objects: Objects of the snapshot.
+        days: For how long the copies stay.
+        tier: How fast they come.
+    """
+
+    snapshot: str
+    ready: bool
+    requested: int
+    requested_bytes: int
+    ongoing: int
+    thawed: int
+    objects: int
+    days: int
+    tier: str
 
 
 @dataclass(frozen=True, slots=True)

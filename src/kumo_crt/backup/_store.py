@@ -21,10 +21,11 @@ from kumo_crt.s3._results import ObjectInfo, PutResult
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where a repository is, and the client that reaches it."""
+    """Where a repository is, the client that reaches it, and how objects are to be stored."""
 
     context: Context
     location: Location
+    terms: _manifest.Config | None = None
 
     @property
     def bucket(self) -> str:
@@ -34,6 +35,23 @@ class Store:
     def url(self, relative: str) -> str:
         """The URL of something in the repository, for messages."""
         return f"s3://{self.bucket}/{self.location.key(relative)}"
+
+    def data_headers(self, kind: str) -> Mapping[str, str]:
+        """Headers that the data object of a file of this kind is written with."""
+        headers = {"Content-Type": "application/octet-stream", **self._encryption()}
+        # Logs and MANIFESTs are small and short-lived: cheaper classes would make them dearer.
+        keeps = kind in ("sst", "blob")
+        if keeps and self.terms is not None and self.terms.storage_class is not None:
+            headers["x-amz-storage-class"] = self.terms.storage_class
+        return headers
+
+    def _encryption(self) -> Mapping[str, str]:
+        headers = {}
+        if self.terms is not None and self.terms.sse is not None:
+            headers["x-amz-server-side-encryption"] = self.terms.sse
+            if self.terms.kms_key_id is not None:
+                headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.terms.kms_key_id
+        return headers
 
     def read(self, relative: str) -> Task[tuple[memoryview, datetime]]:
         """Reads a document; also tells the service's time."""
@@ -46,7 +64,7 @@ class Store:
         """Writes a document that must not exist yet."""
         options = PutOptions(
             checksum=True,
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **self._encryption()},
             if_match=None,
             if_none_match="*",
         )
@@ -98,8 +116,3 @@ class Store:
                 raise
             return None
         return _manifest.decode_config(document, self.url(_layout.CONFIG_KEY)), now
-
-
-def object_headers() -> Mapping[str, str]:
-    """Headers of data objects."""
-    return {"Content-Type": "application/octet-stream"}

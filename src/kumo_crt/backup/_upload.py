@@ -11,7 +11,7 @@ from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import _layout, _manifest, _names
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._results import Snapshot, SnapshotFile
-from kumo_crt.backup._store import Store, object_headers
+from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
     FormatError,
@@ -211,7 +211,7 @@ def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[
     store = plan.store
     options = PutOptions(
         checksum=True,
-        headers=object_headers(),
+        headers=store.data_headers(file.kind),
         if_match=None,
         if_none_match="*",
         meter=meter,

@@ -28,7 +28,7 @@ environment variables:
 An option wins over its variable, which wins over the AWS config file.
 
 exit codes:
-  0 done   1 failed   2 usage   3 verify found damage
+  0 done   1 failed   2 usage   3 done, with problems found
   10 no such repository or snapshot   11 locked
   12 credentials or permission   130 interrupted   143 terminated
 """
@@ -166,6 +166,26 @@ def build() -> _Parser:
     _snapshot(restore)
     restore.add_argument(
         "--overwrite", action="store_true", help="replace a database that is in TARGET"
+    )
+    restore.add_argument(
+        "--delta",
+        action="store_true",
+        help="replace a copy of the same database, and keep the files that are the same",
+    )
+    restore.add_argument(
+        "--column-family",
+        action="append",
+        metavar="NAME",
+        help="restore only this one; may be repeated",
+    )
+    restore.add_argument(
+        "--at", metavar="TIME|SEQ", help="a point in time; needs a replicator's logs"
+    )
+    restore.add_argument(
+        "--request-thaw",
+        type=units.positive,
+        metavar="DAYS",
+        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
     )
     _concurrency(restore)
     _environment(restore)

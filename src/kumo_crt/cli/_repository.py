@@ -98,19 +98,41 @@ def backup(args: argparse.Namespace, output: Output) -> int:
     return errors.DONE
 
 
+def thawed(args: argparse.Namespace, output: Output, repository: kumo_crt.Repository) -> bool:
+    """Asks for copies of archived objects; True if everything can be read now."""
+    report = repository.request_thaw(args.snapshot, days=args.request_thaw)
+    if report.ready:
+        return True
+    output.document({"thaw": fields(report)})
+    output.result(
+        f"snapshot {report.snapshot}: asked for readable copies of "
+        f"{count_of(report.requested, 'archived object')} ({format_bytes(report.requested_bytes)}) "
+        f"for {count_of(report.days, 'day')}; {report.ongoing:,} on their way, "
+        f"{report.thawed:,} there. Run this again when all are"
+    )
+    return False
+
+
 def restore(args: argparse.Namespace, output: Output) -> int:
     """Restores a snapshot."""
     with _open(args, output) as repository, progress.bar(output, "restore") as report:
+        if args.request_thaw is not None and not thawed(args, output, repository):
+            return errors.DAMAGED
         result = repository.restore(
             args.target,
             args.snapshot,
+            at=args.at,
             progress=report,
+            delta=args.delta,
             overwrite=args.overwrite,
+            column_families=args.column_family,
             max_concurrency=args.max_concurrency,
             dry_run=args.dry_run,
         )
     output.document({**fields(result), "dry_run": args.dry_run})
     kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
+    if result.reused_bytes:
+        kept += f", {format_bytes(result.reused_bytes)} taken over"
     rate = format_rate(result.downloaded_bytes, result.seconds)
     output.message(
         f"{'dry run: would restore' if args.dry_run else 'restored'} snapshot {result.snapshot} "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kumo_crt import _core
 from kumo_crt.exceptions import (
     AccessDeniedError,
+    ArchivedError,
     CredentialsError,
     KumoError,
     NotFoundError,
@@ -56,6 +57,7 @@ _HINTS = {
     "PermanentRedirect": "the bucket is in another region: set region",
     "AuthorizationHeaderMalformed": "the bucket may be in another region: set region",
     "ExpiredToken": "the session token has expired: get a new one",
+    "InvalidObjectState": "the object is archived: ask for it to be thawed, and wait for that",
     "EntityTooLarge": "raise part_size or lower multipart_threshold",
 }
 
@@ -176,6 +178,8 @@ def error_class(code: str, status: int) -> type[S3Error]:
     """The exception for an error code and HTTP status."""
     if code in _THROTTLED or status == 429 or (status == 503 and code != "ServiceUnavailable"):
         return ThrottledError
+    if code == "InvalidObjectState":
+        return ArchivedError
     if status == 404 or code.startswith("NoSuch"):
         return NotFoundError
     if status in (401, 403):

@@ -53,6 +53,8 @@ def head_task(
         storage_class=headers.get("x-amz-storage-class"),
         server_time=headers.time("date"),
         attempt=headers.attempt,
+        restore=headers.get("x-amz-restore"),
+        archive_status=headers.get("x-amz-archive-status"),
     )
 
 

@@ -43,6 +43,9 @@ class HeadResult:
         metadata: User metadata, lower-case names without ``x-amz-meta-``.
         content_type: Content type.
         storage_class: Storage class; None means STANDARD.
+        restore: State of a thawed copy of an archived object, as S3's header ``x-amz-restore`` has
+            it; None if none was asked for.
+        archive_status: Archive tier of an object that Intelligent-Tiering has archived.
         server_time: The service's clock when it answered.
         attempt: The id that a conditional upload of kumo_crt left, to know its own write by.
     """
@@ -59,6 +62,8 @@ class HeadResult:
     storage_class: str | None
     server_time: datetime | None = None
     attempt: str | None = field(default=None, repr=False)
+    restore: str | None = None
+    archive_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

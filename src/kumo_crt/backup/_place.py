@@ -1,0 +1,182 @@
+"""The directory that a restore makes, and how it takes the place of its target."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt.backup._capture import database_lock
+from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
+
+# What file systems keep for themselves: a restore must not fill the last byte.
+_SPACE_MARGIN = 64 << 20
+_WORK = ".kumo-restore-"
+_REPLACED = ".kumo-replaced-"
+# What a file system answers that cannot exchange two directories.
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+
+
+def work_directory(target: Path, snapshot_id: str) -> Path:
+    """Where a snapshot for a target is put together."""
+    return target.with_name(f".{target.name}{_WORK}{snapshot_id}")
+
+
+def holds_database(target: Path) -> bool:
+    """Whether there is a database, open or not."""
+    return (target / "CURRENT").exists() or (target / "LOCK").exists()
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuses a target that a restore must not replace.
+
+    Raises:
+        RepositoryError: It is not empty, or no database although it is to be overwritten.
+        RepositoryLockedError: Its database is open.
+    """
+    if not target.parent.is_dir():
+        raise RepositoryError(f"{target.parent}: no such directory: create it first")
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise RepositoryError(f"{target}: exists and is no directory: choose another target")
+    if target.is_mount():
+        raise RepositoryError(
+            f"{target}: is a mount point, and cannot be replaced: choose a directory below it"
+        )
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if not holds_database(target):
+        raise RepositoryError(
+            f"{target}: is not empty, and no RocksDB database: choose an empty directory"
+        )
+    with database_lock(target):  # raises if it is open
+        if not overwrite:
+            raise RepositoryError(
+                f"{target}: holds a database already: choose another directory, or say that it "
+                "may be replaced (overwrite=True, --overwrite; delta=True, --delta to keep the "
+                "files that it has in common with the snapshot)"
+            )
+
+
+def check_space(directory: Path, needed: int) -> None:
+    """Refuses to begin what the file system has no room for.
+
+    Raises:
+        RepositoryError: There is too little.
+    """
+    space = os.statvfs(directory)
+    free = space.f_bavail * space.f_frsize
+    if needed + min(_SPACE_MARGIN, needed // 10) > free:
+        raise RepositoryError(
+            f"{directory}: the restore needs {needed} bytes, {free} are free on this file system: "
+            "make room, or choose another target"
+        )
+
+
+@contextlib.contextmanager
+def made(work: Path) -> Iterator[None]:
+    """Makes the working directory, or takes the one that was left, and locks it.
+
+    Raises:
+        RepositoryLockedError: Another restore builds the same directory.
+    """
+    try:
+        work.mkdir(mode=0o755, exist_ok=True)
+    except PermissionError as error:
+        raise RepositoryError(
+            f"{work.parent}: cannot be written to: a restore is made beside its target"
+        ) from error
+    with _locked(work):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise
+            raise RepositoryLockedError(
+                f"{work}: another restore of this snapshot to this target is under way"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """Brings a file or directory to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
+    """Makes the finished directory the target, in one step where the file system can.
+
+    Raises:
+        RepositoryError: The target has changed meanwhile; see `check_target`.
+    """
+    # Looked at again: a long download has passed since.
+    check_target(target, overwrite)
+    if not target.exists() or not any(target.iterdir()):
+        os.rename(work, target)  # also over an empty directory
+        sync(target.parent)
+        return
+    # Held until it has another name: nobody can open it in between.
+    with database_lock(target):
+        old = _exchange(work, target)
+    sync(target.parent)
+    shutil.rmtree(old)
+
+
+def _exchange(work: Path, target: Path) -> Path:
+    """Puts the new directory in the old one's place; returns where the old one is now."""
+    try:
+        _core.exchange_paths(work, target)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+    else:
+        return work
+    # Two steps: killed between them, the next restore finds the old one (see `put_back`).
+    old = target.with_name(f".{target.name}{_REPLACED}{secrets.token_hex(4)}")
+    os.rename(target, old)
+    try:
+        os.rename(work, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    return old
+
+
+def put_back(target: Path) -> None:
+    """Undoes the first half of a replacement that was killed before the second."""
+    if target.exists() or not target.parent.is_dir():
+        return
+    left = [p for p in _left(target, _REPLACED) if (p / "CURRENT").exists()]
+    if len(left) == 1:
+        os.rename(left[0], target)
+
+
+def remove_abandoned(target: Path) -> None:
+    """Removes what interrupted restores to this target left, of any snapshot."""
+    for kind in (_WORK, _REPLACED):
+        for path in _left(target, kind):
+            with contextlib.suppress(OSError, RepositoryLockedError), _locked(path):
+                shutil.rmtree(path)
+
+
+def _left(target: Path, kind: str) -> list[Path]:
+    start = f".{target.name}{kind}"
+    return [path for path in target.parent.iterdir() if path.name.startswith(start)]

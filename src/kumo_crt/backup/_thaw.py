@@ -1,0 +1,94 @@
+"""Objects in archive tiers: which are, and asking for copies that can be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from kumo_crt._engine import Gather, Task
+from kumo_crt.backup._results import Snapshot, SnapshotFile, ThawReport
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import ArchivedError, NotFoundError
+from kumo_crt.s3._bucket import restore_object_task
+from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._results import HeadResult
+
+TIERS = ("Standard", "Bulk", "Expedited")
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+_CONCURRENCY = 16
+_ONGOING = re.compile(r'ongoing-request\s*=\s*"true"')
+
+State = Literal["online", "archived", "ongoing", "thawed", "missing"]
+
+
+def state_of(found: HeadResult) -> State:
+    """Whether an object can be read now."""
+    if found.storage_class not in _ARCHIVES and found.archive_status is None:
+        return "online"
+    if found.restore is None:
+        return "archived"
+    return "ongoing" if _ONGOING.search(found.restore) else "thawed"
+
+
+def _look(store: Store, file: SnapshotFile) -> Task[tuple[SnapshotFile, State]]:
+    where = store.location.key(file.key or "")
+    try:
+        found = yield from head_task(store.context, store.bucket, where)
+    except NotFoundError:
+        return file, "missing"
+    return file, state_of(found)
+
+
+def states_task(
+    store: Store, files: Iterable[SnapshotFile]
+) -> Task[list[tuple[SnapshotFile, State]]]:
+    """Looks at every data object of some files."""
+    stored = (file for file in files if file.key is not None)
+    result: list[tuple[SnapshotFile, State]] = yield Gather(
+        (_look(store, file) for file in stored), _CONCURRENCY
+    )
+    return result
+
+
+def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[ThawReport]:
+    """Asks for copies of all archived objects of a snapshot."""
+    states = yield from states_task(store, snapshot.files)
+    archived = [file for file, state in states if state == "archived"]
+    yield Gather(
+        (
+            restore_object_task(
+                store.context, store.bucket, store.location.key(file.key or ""), days, tier
+            )
+            for file in archived
+        ),
+        _CONCURRENCY,
+    )
+    counts = {
+        name: sum(1 for _, state in states if state == name) for name in ("ongoing", "thawed")
+    }
+    return ThawReport(
+        snapshot=snapshot.id,
+        ready=not archived and not counts["ongoing"],
+        requested=len(archived),
+        requested_bytes=sum(file.size for file in archived),
+        ongoing=counts["ongoing"],
+        thawed=counts["thawed"],
+        objects=len(states),
+        days=days,
+        tier=tier,
+    )
+
+
+def archived_error_task(store: Store, snapshot: Snapshot) -> Task[ArchivedError]:
+    """What to say when an object of a snapshot turned out to be archived."""
+    states = yield from states_task(store, snapshot.files)
+    archived = [file for file, state in states if state == "archived"]
+    ongoing = sum(1 for _, state in states if state == "ongoing")
+    message = (
+        f"snapshot {snapshot.id}: {len(archived)} of {len(states)} objects "
+        f"({sum(file.size for file in archived)} bytes) are archived, {ongoing} are being thawed. "
+        "Ask for readable copies (Repository.request_thaw, --request-thaw DAYS), and run this "
+        "again when they are there: minutes to hours, up to two days for the deepest archive"
+    )
+    return ArchivedError("InvalidObjectState", 403, message)

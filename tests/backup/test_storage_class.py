@@ -1,0 +1,102 @@
+"""Storage classes and encryption of a repository; archived objects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from tests.backup.conftest import Library, Make
+from tests.backup.helpers import PREFIX, content_of, get, key_of, keys, stored_files, url
+
+pytestmark = pytest.mark.servers("moto")
+
+
+def _head(boto: Any, bucket: str, key: str) -> Any:
+    return boto.head_object(Bucket=bucket, Key=f"{PREFIX}/{key}")
+
+
+def test_storage_class_and_encryption(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    options = {"storage_class": "STANDARD_IA", "sse": "aws:kms", "kms_key_id": "alias/backups"}
+    kumo_crt.Repository.create(url(bucket), client=s3, **options)
+    config = json.loads(get(boto, bucket, "kumo-repository.json"))
+    assert {name: config[name] for name in options} == options
+    # Another client finds it there.
+    with kumo_crt.Repository.open(url(bucket), client=s3) as repository:
+        snapshot = repository.backup(make("blobs"))
+    for key in keys(boto, bucket):
+        head = _head(boto, bucket, key)
+        assert head["ServerSideEncryption"] == "aws:kms"
+        assert head["SSEKMSKeyId"] == "alias/backups"
+        is_data = key.endswith((".sst", ".blob"))
+        assert head.get("StorageClass") == ("STANDARD_IA" if is_data else None)
+    assert {key_of(file) for file in stored_files(snapshot)} <= keys(boto, bucket)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"storage_class": "standard"},
+        {"storage_class": "X\r\nY"},
+        {"sse": "rot13"},
+        {"kms_key_id": "alias/x"},
+        {"kms_key_id": "a\nb", "sse": "aws:kms"},
+    ],
+    ids=str,
+)
+def test_settings_that_s3_does_not_have(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, options: dict[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=r"storage_class|sse|kms"):
+        kumo_crt.Repository.create(url(bucket), client=s3, **options)
+    assert keys(boto, bucket) == set()
+
+
+@pytest.fixture
+def archived(
+    s3: kumo_crt.S3Client, bucket: str, make: Make
+) -> tuple[kumo_crt.Repository, kumo_crt.Snapshot]:
+    """A repository whose tables are in Glacier."""
+    repository = kumo_crt.Repository.create(url(bucket), client=s3, storage_class="GLACIER")
+    return repository, repository.backup(make("plain"))
+
+
+def test_archived_objects(
+    archived: tuple[kumo_crt.Repository, kumo_crt.Snapshot],
+    library: Library,
+    tmp_path: Path,
+) -> None:
+    repository, snapshot = archived
+    tables = stored_files(snapshot, "sst")
+    with pytest.raises(kumo_crt.ArchivedError, match="request_thaw") as caught:
+        repository.restore(tmp_path / "restored")
+    assert f"{len(tables)} of {len(stored_files(snapshot))} objects" in str(caught.value)
+    assert not (tmp_path / "restored").exists()
+    # What does not read them works as ever.
+    assert repository.snapshots() == [snapshot]
+    assert repository.verify(level="quick").ok
+
+    report = repository.request_thaw(days=2)
+    assert (report.requested, report.ready) == (len(tables), False)
+    assert report.requested_bytes == sum(file.size for file in tables)
+    again = repository.request_thaw(days=2)
+    assert again.requested == 0
+    assert again.ongoing + again.thawed == len(tables)
+    assert again.ready == (again.ongoing == 0)  # moto thaws at once
+    repository.restore(tmp_path / "restored")
+    assert content_of(tmp_path / "restored") == library.truth("plain")
+
+
+def test_nothing_to_thaw(repository: kumo_crt.Repository, make: Make) -> None:
+    repository.backup(make("one_key"))
+    report = repository.request_thaw(days=1)
+    assert (report.ready, report.requested, report.thawed) == (True, 0, 0)
+    with pytest.raises(ValueError, match="days"):
+        repository.request_thaw(days=0)
+    with pytest.raises(ValueError, match="Bulk"):
+        repository.request_thaw(days=1, tier="fast")
