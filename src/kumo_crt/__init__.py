@@ -1,7 +1,8 @@
 """RocksDB data to AWS and back, safely and fast.
 
-`S3Client` moves objects; `Repository` keeps backups of RocksDB databases; `crc32`, `crc32c` and
-`crc64nvme` are the checksums that S3 stores. What can go wrong is in `kumo_crt.exceptions`.
+`S3Client` moves objects, `AsyncS3Client` does so for asyncio; `Repository` keeps backups of RocksDB
+databases; `crc32`, `crc32c` and `crc64nvme` are the checksums that S3 stores. What can go wrong is
+in `kumo_crt.exceptions`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from kumo_crt.s3 import (
+        AsyncS3Client,
         DeleteResult,
         GetResult,
         HeadResult,
@@ -98,6 +100,7 @@ def build_info() -> dict[str, Any]:
 __all__ = [
     "AccessDeniedError",
     "ArchivedError",
+    "AsyncS3Client",
     "ChecksumMismatchError",
     "CredentialsError",
     "DeleteResult",

@@ -157,9 +157,9 @@ def _endpoint(argument: str | None, config: _ConfigFile) -> str | None:
 
 
 def resolve(
-    *,
     region: str | None = None,
     endpoint_url: str | None = None,
+    *,
     access_key_id: str | None = None,
     secret_access_key: str | None = None,
     session_token: str | None = None,

@@ -14,14 +14,13 @@ from kumo_crt.exceptions import CredentialsError
 
 # The parts of the exit that can wait for the network; together below five seconds.
 _EXIT_TIMEOUT = 1.0
-_EXIT_CLEAN_UP = 1.5
 
 _lock = threading.Lock()
 _registered = False
 
 
 class _Closable(Protocol):
-    def close(self) -> None: ...
+    def _close_at_once(self) -> None: ...
 
 
 _clients: weakref.WeakSet[_Closable] = weakref.WeakSet()
@@ -74,9 +73,9 @@ def register(client: _Closable) -> None:
 
 
 def _at_exit() -> None:
-    _engine.finish_background(_EXIT_CLEAN_UP)
     for client in list(_clients):
-        client.close()
+        client._close_at_once()
+    _engine.finish_background()
     _core.shutdown(_EXIT_TIMEOUT)
     _logging.join(_EXIT_TIMEOUT)
 

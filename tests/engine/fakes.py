@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import os
+import select
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from kumo_crt._engine import Call, Meter
 
@@ -16,6 +20,16 @@ class Queue:
 
     def __init__(self) -> None:
         self.due: list[tuple[float, int]] = []  # a heap
+
+    def schedule(self, call_id: int, seconds: float) -> None:
+        """Makes an id come out after some time."""
+        heapq.heappush(self.due, (time.monotonic() + seconds, call_id))
+
+    def hasten(self, call_id: int) -> None:
+        """Makes an id come out at once."""
+        self.due = [item for item in self.due if item[1] != call_id]
+        heapq.heapify(self.due)
+        heapq.heappush(self.due, (0.0, call_id))
 
     def take(self, timeout: float) -> list[int]:
         """Waits until something is due."""
@@ -28,12 +42,60 @@ class Queue:
         return found
 
 
+class WatchedQueue:
+    """Stands in for a `_core.CompletionQueue` that an event loop watches."""
+
+    def __init__(self) -> None:
+        self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._timers: dict[int, threading.Timer] = {}
+        self._ids: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def fileno(self) -> int:
+        """Readable while there are ids."""
+        return self._descriptor
+
+    def schedule(self, call_id: int, seconds: float) -> None:
+        """Makes an id come out after some time."""
+        timer = threading.Timer(seconds, self._push, (call_id,))
+        timer.daemon = True
+        self._timers[call_id] = timer
+        timer.start()
+
+    def hasten(self, call_id: int) -> None:
+        """Makes an id come out at once."""
+        if call_id in self._timers:
+            self._timers[call_id].cancel()
+        self._push(call_id)
+
+    def _push(self, call_id: int) -> None:
+        with self._lock:
+            self._ids.append(call_id)
+            os.eventfd_write(self._descriptor, 1)
+
+    def take(self, timeout: float) -> list[int]:
+        """Takes what there is, waiting some time for the first."""
+        select.select([self._descriptor], [], [], timeout)
+        with self._lock:
+            ids = list(self._ids)
+            self._ids.clear()
+            if ids:
+                os.eventfd_read(self._descriptor)
+            return ids
+
+
+AnyQueue: TypeAlias = Queue | WatchedQueue
+
+
 class Operation:
     """Stands in for `_core.Operation`."""
 
     expected: int | None = None
 
-    def __init__(self, client: Client, queue: Queue, call_id: int, name: str) -> None:
+    def __init__(self, client: Client, queue: AnyQueue, call_id: int, name: str) -> None:
         self._client = client
         self._queue = queue
         self._id = call_id
@@ -46,9 +108,7 @@ class Operation:
         """Ends at once."""
         assert not self.done
         self.cancelled = True
-        self._queue.due = [item for item in self._queue.due if item[1] != self._id]
-        heapq.heapify(self._queue.due)
-        heapq.heappush(self._queue.due, (0.0, self._id))
+        self._queue.hasten(self._id)
 
     def response(self) -> Any:
         """Its answer, once."""
@@ -77,7 +137,9 @@ class Client:
     received: int = 0
     transferred: int = 0
 
-    def submit(self, queue: Queue, call_id: int, *, operation: str, target: str, **_: Any) -> Any:
+    def submit(
+        self, queue: AnyQueue, call_id: int, *, operation: str, target: str, **_: Any
+    ) -> Any:
         """Starts an operation."""
         if target == "refused":
             raise ValueError(f"{operation} was refused")
@@ -85,7 +147,7 @@ class Client:
         self.flying += 1
         self.most = max(self.most, self.flying)
         if target != "never":
-            heapq.heappush(queue.due, (time.monotonic() + float(target) / 1000, call_id))
+            queue.schedule(call_id, float(target) / 1000)
         self.operations.append(Operation(self, queue, call_id, operation))
         return self.operations[-1]
 

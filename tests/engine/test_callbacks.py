@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from kumo_crt import _engine
-from kumo_crt._engine import Cancelled, Gather, Meter, Task, Throttle, run
+from kumo_crt._engine import Cancelled, Gather, Meter, Task, Throttle, _run, run
 from tests.engine.fakes import Client
 
 
@@ -144,7 +143,7 @@ def test_a_callback_that_raises_ends_everything(
 def test_after_ctrl_c_clean_up_goes_on_in_the_background(
     client: Client, monkeypatch: pytest.MonkeyPatch, milliseconds: float | str
 ) -> None:
-    monkeypatch.setattr(_engine, "_CLEAN_UP", 1.0)
+    monkeypatch.setattr(_run, "CLEAN_UP", 1.0)
     meter = Meter(_Raising(KeyboardInterrupt), 0)
     client.transferred = 1
     cleaned = threading.Event()
@@ -160,8 +159,8 @@ def test_after_ctrl_c_clean_up_goes_on_in_the_background(
     with pytest.raises(KeyboardInterrupt):
         run(task(), 1)
     assert time.monotonic() - started < 0.9
-    (thread,) = _engine._background
+    (thread,) = _run._background
     thread.join(5)
     assert not thread.is_alive()
-    assert _engine._background == []
+    assert not _run._background
     assert cleaned.is_set() is (milliseconds != "never")

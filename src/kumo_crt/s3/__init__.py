@@ -1,5 +1,6 @@
 """The S3 client: addresses, requests, answers, transfers."""
 
+from kumo_crt.s3._async_client import AsyncS3Client
 from kumo_crt.s3._client import S3Client
 from kumo_crt.s3._results import (
     DeleteResult,
@@ -10,6 +11,7 @@ from kumo_crt.s3._results import (
 )
 
 __all__ = [
+    "AsyncS3Client",
     "DeleteResult",
     "GetResult",
     "HeadResult",

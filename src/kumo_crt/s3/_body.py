@@ -108,6 +108,30 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
 
 
+_OBJECT_HEADERS = {
+    "content_type": "Content-Type",
+    "storage_class": "x-amz-storage-class",
+    "tagging": "x-amz-tagging",
+    "sse": "x-amz-server-side-encryption",
+    "kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
+}
+
+
+def object_headers(metadata: Mapping[str, str] | None, **properties: str | None) -> dict[str, str]:
+    """The headers that tell what goes with an object.
+
+    Raises:
+        ValueError: A name or a value cannot be part of a header.
+    """
+    headers = metadata_headers(metadata) if metadata else {}
+    for name, value in properties.items():
+        if value is not None:
+            headers[_OBJECT_HEADERS[name]] = value
+    for name, value in headers.items():
+        header_value(name, value)
+    return headers
+
+
 def tagging(tags: Mapping[str, str]) -> str:
     """The x-amz-tagging form of tags."""
     return "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in tags.items())

@@ -1,0 +1,23 @@
+"""Runs tasks: what a task may wait for, the scheduler, and what drives it.
+
+`run` drives a task on the calling thread; `_engine._asyncio`, imported when it is first needed,
+drives any number of them on an event loop.
+"""
+
+from kumo_crt._engine._meters import Meter
+from kumo_crt._engine._run import finish_background, run
+from kumo_crt._engine._tasks import Blocking, Call, Cancelled, Gather, Sleep, Task
+from kumo_crt._engine._throttle import Throttle
+
+__all__ = [
+    "Blocking",
+    "Call",
+    "Cancelled",
+    "Gather",
+    "Meter",
+    "Sleep",
+    "Task",
+    "Throttle",
+    "finish_background",
+    "run",
+]

@@ -1,0 +1,141 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from kumo_crt._engine import Task
+from kumo_crt.exceptions import KumoError
+from kumo_crt.s3 import _operations
+from kumo_crt.s3._base import ClientBase
+from kumo_crt.s3._context import Context
+from kumo_crt.s3._methods import presented
+from kumo_crt.s3._operations import Pages
+
+if TYPE_CHECKING:
+    from kumo_crt._engine._asyncio import Driver
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _method(
+    operation: Callable[Concatenate[Context, P], Task[T]],
+) -> Callable[Concatenate[AsyncS3Client, P], Coroutine[Any, Any, T]]:
+    async def method(self: AsyncS3Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(operation(self._open(), *args, **kwargs))
+
+    return presented(method, operation)
+
+
+def _listing(
+    operation: Callable[Concatenate[Context, P], Pages[T]],
+) -> Callable[Concatenate[AsyncS3Client, P], AsyncIterator[T]]:
+    def method(self: AsyncS3Client, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self._items(operation(self._open(), *args, **kwargs))
+
+    return presented(method, operation, "AsyncIterator[{}]")
+
+
+class AsyncS3Client(ClientBase):
+    """A client of S3, or of a service that speaks its protocol, for asyncio.
+
+    It has the methods of `S3Client`, to be awaited, or iterated over with ``async for``; they do
+    the same, with the same native engine and without threads between it and the event loop. One
+    client serves any number of coroutines, in any number of event loops, thousands of requests at
+    once: ``max_connections`` of them have a connection, the others wait in their order.
+
+    A coroutine that is cancelled (`asyncio.timeout` does so) has cleaned up when CancelledError
+    reaches the caller: no upload, no temporary file stays behind. If the network keeps that from
+    being done within a second, it follows in the background.
+
+    Close it, or use it as a context manager.
+
+    Args:
+        region: See `S3Client`, as for every other argument.
+    """
+
+    put_object = _method(_operations.put_object)
+    get_object = _method(_operations.get_object)
+    head_object = _method(_operations.head_object)
+    delete_object = _method(_operations.delete_object)
+    delete_objects = _method(_operations.delete_objects)
+    list_objects = _listing(_operations.list_objects)
+    create_bucket = _method(_operations.create_bucket)
+
+    _driver: Driver | None = None  # of the loop that was used last
+    _drivers: tuple[Driver, ...] = ()
+
+    async def _run(self, task: Task[T]) -> T:
+        driver = self._driver
+        if driver is None or not driver.here:
+            driver = self._driver_here()
+        return await driver.run(task)
+
+    def _driver_here(self) -> Driver:
+        # asyncio takes long to import, and a program that runs this has done so.
+        import asyncio
+
+        from kumo_crt._engine._asyncio import Driver
+
+        loop = asyncio.get_running_loop()
+        for driver in self._drivers:
+            if driver.loop.is_closed():
+                driver.release()
+        self._drivers = tuple(driver for driver in self._drivers if not driver.loop.is_closed())
+        for driver in self._drivers:
+            if driver.loop is loop:
+                break
+        else:
+            connections = self._settings.max_connections
+            # Twice the connections, so that none waits for Python to hand it the next request.
+            driver = Driver(loop, calls=2 * connections, tasks=max(128, 4 * connections))
+            self._drivers = (*self._drivers, driver)
+        self._driver = driver
+        return driver
+
+    async def _items(self, pages: Pages[T]) -> AsyncIterator[T]:
+        place = None
+        while True:
+            self._open()
+            found, place = await self._run(pages(place))
+            for item in found:
+                yield item
+            if place is None:
+                return
+
+    async def close(self) -> None:
+        """Cancels the calls that are under way, lets them clean up, and drops the connections.
+
+        Whoever awaits one of them gets a `KumoError`.
+        """
+        drivers, self._drivers, self._driver = self._drivers, (), None
+        self._context = None
+        for driver in drivers:
+            await driver.close(_closed)
+
+    def _close_at_once(self) -> None:
+        drivers, self._drivers, self._driver = self._drivers, (), None
+        self._context = None
+        for driver in drivers:
+            driver.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _closed() -> KumoError:
+    return KumoError("the AsyncS3Client was closed while this call was under way: await it first")
+
+
+__all__ = ["AsyncS3Client"]
