@@ -69,6 +69,7 @@ class S3Client(ClientBase):
         connect_timeout: Seconds to connect; 5, or ``KUMO_CRT_CONNECT_TIMEOUT``.
         request_timeout: Seconds without a byte moving after which a connection is given up and the
             request tried again; 60, or ``KUMO_CRT_REQUEST_TIMEOUT``.
+        deadline: Seconds after which a request is not tried again; 300, or ``KUMO_CRT_DEADLINE``.
 
     Raises:
         ValueError: A setting is out of its range or contradicts another.
