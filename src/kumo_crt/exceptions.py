@@ -16,6 +16,7 @@
         ├── SnapshotNotFoundError
         ├── IntegrityError          a committed backup is damaged
         ├── RepositoryLockedError
+        ├── LeaseExpiredError       work took so long that others thought it dead
         ├── EnvironmentMismatchError
         └── FormatError             a document that this version cannot accept
 """
@@ -102,6 +103,10 @@ class IntegrityError(RepositoryError):
 
 class RepositoryLockedError(RepositoryError):
     """The database or the repository is in use by someone else."""
+
+
+class LeaseExpiredError(RepositoryError):
+    """A backup or prune could not renew its lease in time, and stopped: run it again."""
 
 
 class EnvironmentMismatchError(RepositoryError):

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout, _manifest
+from kumo_crt.backup import _known, _layout, _manifest
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
@@ -160,10 +160,11 @@ class RepositoryBase:
                     "20261123T060000Z-0a1b2c3d, nor 'latest'"
                 )
             return snapshot_id
-        ids = self._run(self._store().snapshot_ids())
-        if not ids:
+        # This machine's clock is good enough: it decides only where the listing begins.
+        newest = self._run(_known.latest_id(self._store(), datetime.now(UTC)))
+        if newest is None:
             raise SnapshotNotFoundError(f"{self._location}: there is no snapshot yet")
-        return ids[-1]
+        return newest
 
     @staticmethod
     def _concurrency(wanted: int | None) -> int:

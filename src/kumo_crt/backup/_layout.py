@@ -16,6 +16,7 @@ MAX_FILE_SIZE = 48_800_000_000_000
 INLINE_LIMIT = 4096
 
 _SNAPSHOT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+_SUFFIX = re.compile(r"\.[0-9a-f]{8}$")
 _DATA_KEY = re.compile(r"data/([0-9a-f]{2})/([A-Za-z0-9._-]{1,400})")
 _FILE_NAMES = {
     "sst": re.compile(r"[0-9]{6,20}\.sst|[0-9]{6,20}\.ldb"),
@@ -69,6 +70,11 @@ def is_data_key(key: str) -> bool:
     """Whether a key from a manifest is one that the format allows."""
     match = _DATA_KEY.fullmatch(key)
     return match is not None and not match[2].startswith(".")
+
+
+def plain_name(key: str) -> str:
+    """A data object's name, without the suffix that variants of it have."""
+    return _SUFFIX.sub("", key.rpartition("/")[2])
 
 
 def snapshot_key(snapshot_id: str) -> str:

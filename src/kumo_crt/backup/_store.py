@@ -73,15 +73,20 @@ class Store:
             yield from put_task(self.context, self.bucket, key, MemorySource(document), options)
         )
 
+    def list_page(
+        self, relative: str, start_after: str | None = None, token: str | None = None
+    ) -> Task[tuple[list[ObjectInfo], str | None]]:
+        """Lists up to a thousand of what begins so, and how to go on; keys are full."""
+        start = None if start_after is None else self.location.key(start_after)
+        prefix = self.location.key(relative)
+        return (yield from list_page_task(self.context, self.bucket, prefix, None, start, token))
+
     def list_all(self, relative: str) -> Task[list[ObjectInfo]]:
         """Lists what begins so; keys are full."""
-        prefix = self.location.key(relative)
         found: list[ObjectInfo] = []
         token: str | None = None
         while True:
-            page, token = yield from list_page_task(
-                self.context, self.bucket, prefix, None, None, token
-            )
+            page, token = yield from self.list_page(relative, None, token)
             found.extend(page)
             if token is None:
                 return found

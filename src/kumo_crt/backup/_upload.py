@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Meter, Task, Throttle
-from kumo_crt.backup import _layout, _manifest, _names
+from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names
 from kumo_crt.backup._capture import Capture, CapturedFile
+from kumo_crt.backup._commit import Reused
+from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
-    FormatError,
     IntegrityError,
     NotFoundError,
     PreconditionFailedError,
@@ -24,11 +25,6 @@ from kumo_crt.s3._get import Discard, GetOptions, get_task
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._put import PutOptions, put_task
 
-_log = logging.getLogger("kumo_crt.backup")
-
-# Newest manifests in which files are looked for; more would only find what has been long gone.
-_MANIFESTS_TO_SEARCH = 4
-_COMMIT_ATTEMPTS = 3
 # Below this, sending a file that may be there already costs less than asking first.
 _ASK_FIRST = 1 << 20
 
@@ -49,33 +45,62 @@ class BackupPlan:
     dry_run: bool = False
     uploaded: int = 0
     reused: int = 0
-    newest: str | None = None
-    known: dict[str, SnapshotFile] = field(default_factory=dict)
+    # Names of the files' data objects, by path.
+    names: dict[str, str] = field(default_factory=dict)
+    known: _known.Known = field(default_factory=_known.Known)
+    # What a prune is deleting: its names are not used.
+    condemned: frozenset[str] = frozenset()
+    sweeps: frozenset[str] = frozenset()
+    relied_on: list[Reused] = field(default_factory=list)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
-    yield from _find_known(plan)
+    # Before anything is asked of the repository: the pin has to name what may be relied on.
+    plan.names = {
+        file.path: _names.object_name(file, plan.capture.db_id)
+        for file in plan.capture.files
+        if not _is_inline(file)
+    }
+    if plan.dry_run:
+        return (yield from _send_all(plan, None))
+    lease = Lease(plan.store, _inflight.BACKUP, "the backup")
+    return (yield from lease.during(_pinned(plan, lease)))
+
+
+def _pinned(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
+    hashes = {_inflight.object_hash(_layout.data_key(name)) for name in plan.names.values()}
+    yield from lease.acquire(sorted(hashes))
+    return (yield from lease.keep(_send_all(plan, lease)))
+
+
+def _send_all(plan: BackupPlan, lease: Lease | None) -> Task[Snapshot]:
+    if lease is not None:
+        # After the pin was written: a prune that does not see the pin is seen here.
+        leases = yield from _inflight.list_leases(plan.store)
+        plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
+        plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
+    plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
     meter = Meter(plan.progress, sum(file.size for file in plan.capture.files))
     tasks = (_file_task(plan, file, meter) for file in plan.capture.files)
     files: list[SnapshotFile] = yield Gather(tasks, plan.concurrency)
-    for attempt in range(1, _COMMIT_ATTEMPTS + 1):
+    if lease is None:
         snapshot = _snapshot_of(plan, files)
-        try:
-            yield from _commit(plan, snapshot)
-        except PreconditionFailedError:
-            # Two backups of the same second drew the same number: nothing of the other's is lost.
-            if attempt == _COMMIT_ATTEMPTS:
-                raise
-        else:
-            break
+        _commit.encode(plan.store, snapshot, plan.config, plan.tool)
+    else:
+        yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
+        committed = yield from _commit.commit(
+            plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
+        )
+        yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
+        snapshot = committed.snapshot
     meter.flush()
     return snapshot
 
 
 def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
     return Snapshot(
-        id=_layout.new_snapshot_id(plan.created_at, plan.newest),
+        id=_layout.new_snapshot_id(plan.created_at, plan.known.newest),
         created_at=plan.created_at,
         db_id=plan.capture.db_id,
         files=tuple(files),
@@ -88,53 +113,31 @@ def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
     )
 
 
-def _commit(plan: BackupPlan, snapshot: Snapshot) -> Task[None]:
-    document = _manifest.encode_snapshot(snapshot, plan.config.repository_id, plan.tool)
-    key = _layout.snapshot_key(snapshot.id)
-    # Read back as a reader would: a manifest that cannot be restored must never be committed.
-    _manifest.decode_snapshot(document, plan.store.url(key), snapshot.id)
-    if not plan.dry_run:
-        yield from plan.store.write_new(key, document)
-
-
-def _find_known(plan: BackupPlan) -> Task[None]:
-    """Looks up which data objects recent snapshots have proved to be there."""
-    ids = yield from plan.store.snapshot_ids()
-    plan.newest = ids[-1] if ids else None
-    recent = ids[-_MANIFESTS_TO_SEARCH:]
-    # The newest one is nearly always enough; older ones are read for another database's turn.
-    for snapshot_id in reversed(recent):
-        try:
-            snapshot = yield from plan.store.snapshot(snapshot_id)
-        except NotFoundError:
-            continue  # deleted since it was listed
-        except FormatError as error:
-            # Damage of old snapshots must not keep a new one from being made; verify reports it.
-            _log.warning("not looking for known files in a damaged manifest: %s", error)
-            continue
-        for file in snapshot.files:
-            if file.key is not None:
-                plan.known.setdefault(file.key, file)
-        if snapshot.db_id == plan.capture.db_id:
-            return
+def _is_inline(file: CapturedFile) -> bool:
+    return file.size <= _layout.INLINE_LIMIT and file.kind not in ("sst", "blob")
 
 
 def _file_task(plan: BackupPlan, file: CapturedFile, meter: Meter) -> Task[SnapshotFile]:
-    if file.size <= _layout.INLINE_LIMIT and file.kind not in ("sst", "blob"):
+    if _is_inline(file):
         result = _inline(file)
         meter.add(file.size)
     else:
-        name = _names.object_name(file, plan.capture.db_id)
+        name = plan.names[file.path]
         key = _layout.data_key(name)
-        known = plan.known.get(key)
-        if known is not None and known.size == file.size:
+        known = plan.known.files.get(key)
+        condemned = _inflight.object_hash(key) in plan.condemned
+        if known is not None and known.size == file.size and not condemned:
             plan.reused += file.size
             meter.add(file.size)
-            result = SnapshotFile(file.path, file.kind, file.size, known.crc32c, key=key)
+            result = SnapshotFile(file.path, file.kind, file.size, known.crc32c, key=known.key)
+            plan.relied_on.append(Reused(result, plan.known.sources[key]))
         elif plan.dry_run:
             plan.uploaded += file.size
             meter.add(file.size)
             result = SnapshotFile(file.path, file.kind, file.size, 0, key=key)
+        elif condemned:
+            # Whatever the prune may still send cannot hit a name that is drawn now.
+            result = yield from _send(plan, file, f"{name}.{secrets.token_hex(4)}", meter)
         else:
             result = yield from _send(plan, file, name, meter)
     plan.capture.release(file)
@@ -204,7 +207,9 @@ def _already_there(
         return None
     plan.reused += file.size
     meter.add(file.size)
-    return SnapshotFile(file.path, file.kind, file.size, crc, key=key)
+    result = SnapshotFile(file.path, file.kind, file.size, crc, key=key)
+    plan.relied_on.append(Reused(result, None))
+    return result
 
 
 def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[int]:

@@ -122,7 +122,8 @@ def _single(
     answer = Headers(response.headers)
     _confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
     meter.add(source.size)
-    return PutResult(answer.etag, answer.get("x-amz-version-id"), crc, source.size)
+    version, now = answer.get("x-amz-version-id"), answer.time("date")
+    return PutResult(answer.etag, version, crc, source.size, server_time=now)
 
 
 def _confirm(stored: str | None, crc: int | None, what: str) -> None:
@@ -151,7 +152,7 @@ def _already_ours(
         return None
     if attempt is None and found.checksum_crc32c != crc:
         return None
-    return PutResult(found.etag, found.version_id, crc, size)
+    return PutResult(found.etag, found.version_id, crc, size, server_time=found.server_time)
 
 
 def part_size_for(size: int, wanted: int) -> int:
@@ -307,9 +308,10 @@ def _complete(
     stored = text_of(root, "ChecksumCRC32C")
     if "-" not in stored:  # a composite one, from a service without FULL_OBJECT, is no CRC32C
         _confirm(stored, crc, what)
-    version = Headers(response.headers).get("x-amz-version-id")
+    answer = Headers(response.headers)
+    version, now = answer.get("x-amz-version-id"), answer.time("date")
     etag = text_of(root, "ETag").strip('"')
-    return PutResult(etag, version, crc, size, parts=len(parts))
+    return PutResult(etag, version, crc, size, parts=len(parts), server_time=now)
 
 
 def stream_task(

@@ -18,6 +18,7 @@ class PutResult:
             says so; None if the checksum was turned off.
         size: Bytes.
         parts: Parts of a multipart upload; 0 for a single request.
+        server_time: The service's clock when it answered.
     """
 
     etag: str
@@ -25,6 +26,7 @@ class PutResult:
     checksum_crc32c: int | None
     size: int
     parts: int = 0
+    server_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,161 @@
+"""The last steps of a backup: a look at what it relies on, then the manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from kumo_crt._engine import Gather, Task
+from kumo_crt.backup import _inflight, _layout, _manifest
+from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
+from kumo_crt.s3._objects import delete_task, head_task
+
+_log = logging.getLogger("kumo_crt.backup")
+_COMMIT_ATTEMPTS = 3
+_HEADS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A data object that was there before.
+
+    Attributes:
+        file: The file it holds.
+        source: Id of the snapshot that proved it to be there; None: it was asked for.
+    """
+
+    file: SnapshotFile
+    source: str | None
+
+
+def check_relied_on(
+    store: Store, lease: Lease, reused: list[Reused], sweeps: frozenset[str]
+) -> Task[None]:
+    """Makes sure that nothing that was reused has been, or is about to be, deleted.
+
+    The pin makes sure of it already; this is what tells when the pin itself went wrong.
+
+    Args:
+        store: The repository.
+        lease: The pin.
+        reused: What the snapshot will name, and was not sent.
+        sweeps: Keys of deletions that were under way when the backup began: it keeps off them.
+
+    Raises:
+        LeaseExpiredError: The pin lapsed.
+        IntegrityError: An object is gone.
+    """
+    lease.check()
+    leases = yield from _inflight.list_leases(store)
+    if not lease.is_listed(leases):
+        raise lease.expired("it has been removed by a prune, or by somebody")
+    doubtful: set[str] = set()
+    condemned, _ = yield from _inflight.read_sweeps(store, leases.values(), sweeps)
+    if condemned:
+        keys = (item.file.key or "" for item in reused)
+        doubtful.update(key for key in keys if _inflight.object_hash(key) in condemned)
+    sources = sorted({item.source for item in reused if item.source is not None})
+    there = yield Gather((_is_there(store, _layout.snapshot_key(s)) for s in sources), 4)
+    gone = {source for source, is_there in zip(sources, there, strict=True) if not is_there}
+    doubtful.update(item.file.key or "" for item in reused if item.source in gone)
+    missing = yield from _missing(store, (i.file for i in reused if i.file.key in doubtful))
+    if missing:
+        raise IntegrityError(
+            f"{store.url(missing[0])}: was deleted while the backup ran ({len(missing)} such "
+            "objects). Nothing was committed: run it again, and they are sent"
+        )
+
+
+def encode(store: Store, snapshot: Snapshot, config: _manifest.Config, tool: str) -> bytes:
+    """A snapshot's manifest, read back as a reader would.
+
+    A manifest that cannot be restored must never be committed.
+    """
+    document = _manifest.encode_snapshot(snapshot, config.repository_id, tool)
+    key = _layout.snapshot_key(snapshot.id)
+    _manifest.decode_snapshot(document, store.url(key), snapshot.id)
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A snapshot that exists, and the service's time of that."""
+
+    snapshot: Snapshot
+    at: datetime | None
+
+
+def commit(
+    store: Store,
+    lease: Lease,
+    draw: Callable[[], Snapshot],
+    config: _manifest.Config,
+    tool: str,
+) -> Task[Committed]:
+    """Writes the manifest, under an id that nobody else has; ``draw`` makes one.
+
+    Raises:
+        LeaseExpiredError: The pin lapsed.
+        PreconditionFailedError: Every id that was drawn was taken.
+    """
+    for attempt in range(1, _COMMIT_ATTEMPTS + 1):
+        snapshot = draw()
+        document = encode(store, snapshot, config, tool)
+        lease.check()
+        try:
+            result = yield from store.write_new(_layout.snapshot_key(snapshot.id), document)
+        except PreconditionFailedError:
+            # Two backups of the same second drew the same number: nothing of the other's is lost.
+            if attempt == _COMMIT_ATTEMPTS:
+                raise
+        else:
+            return Committed(snapshot, result.server_time)
+    raise AssertionError("unreachable")
+
+
+def check_after(
+    store: Store, lease: Lease, committed: Committed, reused: list[Reused]
+) -> Task[None]:
+    """Takes a snapshot back whose manifest was written so late that its data may be gone.
+
+    The process may have stood still between its last look at the clock and the write.
+
+    Raises:
+        LeaseExpiredError: It was taken back.
+    """
+    if not lease.outlived(committed.at):
+        return
+    missing = yield from _missing(store, (item.file for item in reused))
+    if missing:
+        key = _layout.snapshot_key(committed.snapshot.id)
+        yield from delete_task(store.context, store.bucket, store.location.key(key))
+        raise lease.expired(f"{store.url(missing[0])} has been deleted by a prune")
+    _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
+
+
+def _is_there(store: Store, key: str) -> Task[bool]:
+    try:
+        yield from head_task(store.context, store.bucket, store.location.key(key))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _missing(store: Store, files: Iterable[SnapshotFile]) -> Task[list[str]]:
+    """Keys of those data objects that are gone, or of another size."""
+
+    def look(file: SnapshotFile) -> Task[str | None]:
+        key = file.key or ""
+        try:
+            found = yield from head_task(store.context, store.bucket, store.location.key(key))
+        except NotFoundError:
+            return key
+        return None if found.size == file.size else key
+
+    found: list[str | None] = yield Gather((look(file) for file in files), _HEADS_AT_ONCE)
+    return [key for key in found if key is not None]

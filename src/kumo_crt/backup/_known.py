@@ -1,0 +1,117 @@
+"""Finds the newest snapshots, and which data objects they prove to be there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from kumo_crt._engine import Task
+from kumo_crt.backup import _layout
+from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import FormatError, NotFoundError
+from kumo_crt.s3._results import ObjectInfo
+
+_log = logging.getLogger("kumo_crt.backup")
+
+# Newest manifests in which files are looked for; more would only find what has been long gone.
+_MANIFESTS_TO_SEARCH = 4
+# A listing begins at a time: these ages are tried, so that old snapshots are listed only where
+# there are no newer ones. The first fits daily backups.
+_WINDOWS = (timedelta(days=4), timedelta(days=64), None)
+_NARROWEST = timedelta(minutes=1)
+_ENOUGH = 1000
+
+
+@dataclass(slots=True)
+class Known:
+    """Data objects that manifests name.
+
+    Attributes:
+        newest: Id of the newest snapshot.
+        files: By the key that a file's own name gives.
+        sources: Id of the snapshot that named each of these keys.
+    """
+
+    newest: str | None = None
+    files: dict[str, SnapshotFile] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def add(self, snapshot: Snapshot, same_database: bool) -> None:
+        """Takes in a manifest; those before it are newer and stay."""
+        for file in snapshot.files:
+            if file.key is None:
+                continue
+            # A variant holds this database's file; another's may be another file of that name.
+            key = _layout.data_key(_layout.plain_name(file.key)) if same_database else file.key
+            if key not in self.files:
+                self.files[key] = file
+                self.sources[key] = snapshot.id
+
+
+def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:
+    """Reads the newest manifests, back to one of this database."""
+    known = Known()
+    read: set[str] = set()
+    for window in _WINDOWS:
+        ids = yield from _ids_within(store, now, window)
+        if ids and known.newest is None:
+            known.newest = ids[-1]
+        for snapshot_id in reversed(ids):
+            if snapshot_id in read:
+                continue
+            if len(read) == _MANIFESTS_TO_SEARCH:
+                return known
+            read.add(snapshot_id)
+            try:
+                snapshot = yield from store.snapshot(snapshot_id)
+            except NotFoundError:
+                continue  # deleted since it was listed
+            except FormatError as error:
+                # Damage of old snapshots must not keep a new one from being made; verify tells.
+                _log.warning("not looking for known files in a damaged manifest: %s", error)
+                continue
+            known.add(snapshot, snapshot.db_id == db_id)
+            if snapshot.db_id == db_id:
+                return known
+    return known
+
+
+def latest_id(store: Store, now: datetime) -> Task[str | None]:
+    """Id of the newest snapshot."""
+    for window in _WINDOWS:
+        ids = yield from _ids_within(store, now, window)
+        if ids:
+            return ids[-1]
+    return None
+
+
+def _ids_within(store: Store, now: datetime, window: timedelta | None) -> Task[list[str]]:
+    """Ids of a window's newest snapshots, in order; where it has very many, not of all."""
+    page, token = yield from store.list_page(_layout.SNAPSHOTS, _start(now, window))
+    while token is not None and window is not None and window > _NARROWEST:
+        window /= 8
+        narrower, following = yield from store.list_page(_layout.SNAPSHOTS, _start(now, window))
+        if not any(_ids(store, narrower)):
+            break
+        page, token = narrower, following
+    found = list(_ids(store, page))
+    while token is not None:
+        page, token = yield from store.list_page(_layout.SNAPSHOTS, None, token)
+        found = (found + list(_ids(store, page)))[-_ENOUGH:]
+    return sorted(found)
+
+
+def _start(now: datetime, window: timedelta | None) -> str | None:
+    """What ids of the window sort after."""
+    if window is None:
+        return None
+    return f"{_layout.SNAPSHOTS}{(now - window).astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _ids(store: Store, page: list[ObjectInfo]) -> Iterator[str]:
+    start = len(store.location.key(_layout.SNAPSHOTS))
+    names = (item.key[start:].removesuffix(".json") for item in page)
+    return (name for name in names if _layout.is_snapshot_id(name))

@@ -1,0 +1,196 @@
+"""A lease that this process holds: written, renewed while work goes on, given up at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from kumo_crt import _core
+from kumo_crt._engine import Cancelled, Gather, Sleep, Task
+from kumo_crt.backup import _inflight
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import KumoError, LeaseExpiredError
+from kumo_crt.s3._objects import delete_many_task, delete_task
+
+_log = logging.getLogger("kumo_crt.backup")
+T = TypeVar("T")
+# Parts of a lease's time after which it is renewed, and a failed renewal tried again.
+_RENEW = 1 / 3
+_RETRY = 1 / 60
+
+
+class _OverError(Exception):
+    """Ends what ran beside a task that has its result."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+
+def beside(task: Task[T], companion: Task[object]) -> Task[T]:
+    """Runs a task, and for as long a companion, which is cancelled then.
+
+    If the companion fails, the task is cancelled, and the companion's error raised.
+    """
+
+    def main() -> Task[None]:
+        raise _OverError((yield from task))
+
+    try:
+        yield Gather([main(), companion], 2)
+    except _OverError as over:
+        result: T = over.result
+        return result
+    raise AssertionError("unreachable")
+
+
+class Lease:
+    """A lease of this process.
+
+    Args:
+        store: The repository.
+        kind: `_inflight.BACKUP` or `_inflight.PRUNE`.
+        what: What is done under it, for messages.
+    """
+
+    def __init__(self, store: Store, kind: str, what: str) -> None:
+        self.id = uuid.uuid4().hex
+        self.kind = kind
+        self._store = store
+        self._what = what
+        self._numbers = 0
+        # Keys that were written, or may have been, and are still to be deleted.
+        self._keys: list[str] = []
+        self._first: str | None = None
+        self._renewal: str | None = None
+        self._since = 0.0
+        self._written: datetime | None = None
+
+    # -- holding it ------------------------------------------------------------------------
+
+    def acquire(self, objects: Iterable[str] = ()) -> Task[None]:
+        """Writes the first part; from then on the lease holds."""
+        self._first = yield from self.write(self.kind, objects)
+
+    def write(
+        self, kind: str, objects: Iterable[str] = (), snapshots: Iterable[str] = ()
+    ) -> Task[str]:
+        """Writes a further part, which renews the lease too; returns its key."""
+        key = _inflight.part_key(kind, self.id, self._numbers)
+        self._numbers += 1
+        document = _inflight.encode_lease(
+            kind,
+            f"kumo_crt {_core.build_info()['version']}",
+            socket.gethostname()[:255],
+            os.getpid(),
+            objects,
+            snapshots,
+        )
+        begun = _inflight.boottime()
+        self._keys.append(key)
+        result = yield from self._store.write_new(key, document)
+        self._since = begun
+        self._written = result.server_time
+        return key
+
+    def erase(self, key: str) -> Task[None]:
+        """Deletes a part."""
+        full = self._store.location.key(key)
+        yield from delete_task(self._store.context, self._store.bucket, full)
+        self._keys.remove(key)
+
+    def keep(self, task: Task[T]) -> Task[T]:
+        """Runs a task and renews the lease beside it.
+
+        Raises:
+            LeaseExpiredError: It could not be renewed in time; the task was cancelled.
+        """
+        return (yield from beside(task, self._renewing()))
+
+    def _renewing(self) -> Task[None]:
+        wait = _inflight.LEASE * _RENEW
+        while True:
+            yield Sleep(wait)
+            try:
+                yield from self.renew()
+                wait = _inflight.LEASE * _RENEW
+            except KumoError as error:
+                self.check(error)
+                _log.warning("a lease was not renewed, trying again: %s", error)
+                wait = _inflight.LEASE * _RETRY
+
+    def renew(self) -> Task[None]:
+        """Renews the lease; a renewal before this one is deleted."""
+        key = yield from self.write(self.kind)
+        older, self._renewal = self._renewal, key
+        if older is not None:
+            yield from self.erase(older)
+
+    def renew_if_due(self) -> Task[None]:
+        """Renews the lease if a good part of its time is over; for owners that do not `keep` it.
+
+        Raises:
+            LeaseExpiredError: It is over.
+        """
+        self.check()
+        if _inflight.boottime() - self._since > _inflight.LEASE * _RENEW:
+            yield from self.renew()
+
+    def release(self) -> Task[None]:
+        """Deletes all parts. What cannot be deleted lapses."""
+        keys = [self._store.location.key(key) for key in self._keys]
+        context, bucket = self._store.context, self._store.bucket
+        try:
+            if len(keys) == 1:
+                yield from delete_task(context, bucket, keys[0])
+            elif keys:
+                yield from delete_many_task(context, bucket, keys)
+        except KumoError as error:
+            _log.warning("a lease could not be deleted, and will lapse: %s", error)
+        self._keys.clear()
+
+    def during(self, task: Task[T]) -> Task[T]:
+        """Runs a task that may acquire this lease, and releases it in any case."""
+        try:
+            result = yield from task
+        except (Exception, Cancelled):
+            yield from self.release()
+            raise
+        yield from self.release()
+        return result
+
+    # -- relying on it ---------------------------------------------------------------------
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Makes sure that it holds, by this machine's clock.
+
+        Raises:
+            LeaseExpiredError: It does not any more.
+        """
+        passed = _inflight.boottime() - self._since
+        if passed > _inflight.LEASE:
+            raise self.expired(f"it was last renewed {passed:.0f} s ago") from cause
+
+    def is_listed(self, leases: dict[str, _inflight.LeaseState]) -> bool:
+        """Whether its first part is where it was put."""
+        mine = leases.get(self.id)
+        return mine is not None and any(part.key == self._first for part in mine.parts)
+
+    def outlived(self, moment: datetime | None) -> bool:
+        """Whether others may have taken it for dead at a moment of the service's clock."""
+        if moment is None or self._written is None:
+            return False
+        return (moment - self._written).total_seconds() > _inflight.LEASE
+
+    def expired(self, why: str) -> LeaseExpiredError:
+        """The error that ends the work."""
+        return LeaseExpiredError(
+            f"{self._store.location}: {self._what} was stopped: its lease ran out ({why}), so that "
+            "a prune may have deleted what it relies on. Nothing was committed: run it again, and "
+            "what was sent already is found"
+        )

@@ -1,0 +1,316 @@
+"""Pins of running backups: written first, renewed, checked before the manifest, gone at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from kumo_crt.backup import _inflight, _lease
+from tests.backup.boundaries import Killed, Sent, watched
+from tests.backup.conftest import Library, Make
+from tests.backup.helpers import (
+    PREFIX,
+    content_of,
+    delete,
+    get,
+    key_of,
+    keys,
+    manifest_key,
+    put,
+    stored_files,
+)
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+def hash_of(key: str) -> str:
+    """The hash of a key, by docs/format.md."""
+    return hashlib.sha256(key.split("/")[2].encode()).hexdigest()[:16]
+
+
+def sweep_of(*data_keys: str, snapshots: tuple[str, ...] = ()) -> bytes:
+    """A sweep as another implementation would write it."""
+    document = {
+        "format": "kumo-lease",
+        "version": 1,
+        "kind": "sweep",
+        "tool": "another 1.0",
+        "host": "elsewhere",
+        "pid": 1,
+        "objects": [hash_of(key) for key in data_keys],
+        "snapshots": list(snapshots),
+    }
+    return json.dumps(document).encode()
+
+
+SWEEP = f"inflight/sweep-{'5e' * 16}-000003.json"
+
+
+def test_the_pin_comes_before_everything_and_goes_last(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("many_files")
+    pins: list[dict[str, Any]] = []
+
+    def look(number: int, sent: Sent) -> None:
+        if sent.operation == "PutObject" and "/snapshots/" in sent.key:
+            pins.extend(
+                json.loads(get(boto, bucket, key)) for key in keys(boto, bucket, "inflight/")
+            )
+
+    with watched(s3, look) as watch:
+        snapshot = repository.backup(path)
+    first, *_, last = watch.sent[1:]  # the configuration is read to know the service's time
+    assert (first.operation, last.operation) == ("PutObject", "DeleteObject")
+    assert first.key == last.key
+    assert first.key.startswith(f"{PREFIX}/inflight/backup-")
+    (pin,) = pins
+    assert pin["format"] == "kumo-lease"
+    assert pin["version"] == 1
+    assert pin["kind"] == "backup"
+    assert set(pin["objects"]) == {hash_of(key_of(file)) for file in stored_files(snapshot)}
+    assert keys(boto, bucket, "inflight/") == set()
+
+
+def test_dry_run_writes_no_pin(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, make: Make
+) -> None:
+    with watched(s3) as watch:
+        repository.backup(make("plain"), dry_run=True)
+    assert {sent.operation for sent in watch.sent} == {"GetObject", "ListObjectsV2"}
+
+
+def test_a_failed_backup_leaves_no_pin(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("many_files")
+
+    def fail(number: int, sent: Sent) -> None:
+        if "/data/" in sent.key and number > 20:
+            raise kumo_crt.TransportError("the network is gone")
+
+    with watched(s3, fail), pytest.raises(kumo_crt.TransportError, match="is gone"):
+        repository.backup(path)
+    assert keys(boto, bucket, "inflight/") == set()
+    assert keys(boto, bucket, "snapshots/") == set()
+    # Killed, it leaves one, which disturbs nobody.
+
+    def die(number: int, sent: Sent) -> None:
+        if "/snapshots/" in sent.key:
+            watch.kill()
+
+    with pytest.raises(Killed), watched(s3, die) as watch:
+        repository.backup(path)
+    assert len(keys(boto, bucket, "inflight/")) == 1
+    repository.backup(path)
+    assert len(keys(boto, bucket, "inflight/")) == 1
+    assert repository.verify(level="full").ok
+
+
+def test_long_backups_renew_their_pin(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make("many_files")
+    size = repository.backup(path, dry_run=True).uploaded_bytes
+    monkeypatch.setattr(_inflight, "LEASE", 8.0)
+    monkeypatch.setattr(_lease, "_RENEW", 0.02)
+    listed: list[set[str]] = []
+
+    def look(number: int, sent: Sent) -> None:
+        if sent.operation == "PutObject" and "/data/" in sent.key:
+            listed.append(keys(boto, bucket, "inflight/"))
+
+    with watched(s3, look) as watch:
+        repository.backup(path, max_bytes_per_second=size / 2)
+    renewals = [s for s in watch.sent if s.operation == "PutObject" and "/inflight/" in s.key][1:]
+    assert len(renewals) >= 4
+    # Nothing is overwritten; but for the first part and the newest, they are deleted.
+    assert len({sent.key for sent in renewals}) == len(renewals)
+    assert max(map(len, listed)) <= 3
+    first = min(listed[0])
+    assert all(first in found for found in listed)
+    assert keys(boto, bucket, "inflight/") == set()
+    assert repository.verify(level="full").ok
+
+
+def test_renewals_that_fail_for_a_while(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make("many_files")
+    size = repository.backup(path, dry_run=True).uploaded_bytes
+    monkeypatch.setattr(_inflight, "LEASE", 1.2)
+    monkeypatch.setattr(_lease, "_RENEW", 0.2)
+    failures: list[Sent] = []
+
+    def fail(number: int, sent: Sent) -> None:
+        if sent.operation == "PutObject" and "/inflight/" in sent.key and number > 5:
+            failures.append(sent)
+            if len(failures) != 3:
+                raise kumo_crt.TransportError("the network is gone")
+
+    started = time.monotonic()
+    with watched(s3, fail), pytest.raises(kumo_crt.LeaseExpiredError, match="run it again") as told:
+        repository.backup(path, max_bytes_per_second=size / 30)
+    # It went on after the renewal that succeeded, and stopped when the others did not.
+    assert 1.4 < time.monotonic() - started < 10
+    assert isinstance(told.value.__cause__, kumo_crt.TransportError)
+    assert keys(boto, bucket, "snapshots/") == set()
+    monkeypatch.undo()
+    repository.backup(path)
+    assert repository.verify(level="full").ok
+
+
+def test_a_pin_that_was_removed(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("plain")
+
+    def remove(number: int, sent: Sent) -> None:
+        for key in keys(boto, bucket, "inflight/"):
+            delete(boto, bucket, key)
+
+    with watched(s3, remove), pytest.raises(kumo_crt.LeaseExpiredError, match="removed"):
+        repository.backup(path)
+    assert keys(boto, bucket, "snapshots/") == set()
+
+
+@pytest.mark.parametrize("how", ["known from a snapshot", "found"])
+def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    how: str,
+) -> None:
+    """What only a prune that breaks the rules can do is found all the same."""
+    path = make("many_files")
+    first = repository.backup(path)
+    victim = stored_files(first, "sst")[3]
+
+    def tamper(number: int, sent: Sent) -> None:
+        if sent.operation == "ListObjectsV2" and number > 4:
+            if how == "found":
+                put(boto, bucket, SWEEP, sweep_of(key_of(victim)))
+            else:
+                delete(boto, bucket, manifest_key(first))
+            delete(boto, bucket, key_of(victim))
+
+    with watched(s3, tamper), pytest.raises(kumo_crt.IntegrityError, match="run it again") as told:
+        repository.backup(path)
+    assert key_of(victim) in str(told.value)
+    assert len(repository.snapshots()) == (1 if how == "found" else 0)
+    delete(boto, bucket, SWEEP)
+    if how == "found":
+        delete(boto, bucket, manifest_key(first))
+    repository.backup(path)
+    assert repository.verify(level="full").ok
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_manifest_that_came_too_late_is_taken_back(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    gone: bool,
+) -> None:
+    path = make("many_files")
+    first = repository.backup(path)
+    victim = key_of(stored_files(first, "sst")[3])
+    monkeypatch.setattr(_lease.Lease, "outlived", lambda self, moment: moment is not None)
+
+    def tamper(number: int, sent: Sent) -> None:
+        if gone and sent.operation == "PutObject" and "/snapshots/" in sent.key:
+            delete(boto, bucket, victim)
+
+    with watched(s3, tamper):
+        if gone:
+            with pytest.raises(kumo_crt.LeaseExpiredError, match="deleted by a prune"):
+                repository.backup(path)
+        else:
+            repository.backup(path)
+    assert len(repository.snapshots()) == (1 if gone else 2)
+
+
+def test_what_is_being_deleted_is_not_relied_on(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    library: Library,
+    make: Make,
+    tmp_path: Path,
+) -> None:
+    path = make("many_files")
+    first = repository.backup(path)
+    condemned = [key_of(file) for file in stored_files(first, "sst")[:5]]
+    kept = {key_of(file) for file in stored_files(first)} - set(condemned)
+    put(boto, bucket, SWEEP, sweep_of(*condemned))
+    second = repository.backup(path)
+    named = {key_of(file) for file in stored_files(second)}
+    assert kept <= named
+    assert not named & set(condemned)
+    variants = {key.split("/")[2].rpartition(".")[0] for key in named - kept}
+    assert variants == {key.split("/")[2] for key in condemned}
+    # The prune goes on: also what is there under such a name again would be deleted.
+    delete(boto, bucket, manifest_key(first))
+    for key in condemned:
+        delete(boto, bucket, key)
+    delete(boto, bucket, SWEEP)
+    with watched(s3) as watch:
+        third = repository.backup(path)
+    assert third.uploaded_bytes == 0
+    assert third.files == second.files
+    assert len(watch.sent) <= 10
+    repository.restore(tmp_path / "restored")
+    assert content_of(tmp_path / "restored") == library.truth("many_files")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        sweep_of().replace(b"kumo-lease", b"kumo-leash"),
+        sweep_of().replace(b'"version": 1', b'"version": 2'),
+        sweep_of().replace(b'"objects": []', b'"objects": ["../x"]'),
+        sweep_of().replace(b'"objects": []', b'"objects": {}'),
+        sweep_of().replace(b'"snapshots": []', b'"snapshots": ["x"]'),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_stops_backups(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, content: bytes
+) -> None:
+    put(boto, bucket, SWEEP, content)
+    with pytest.raises(kumo_crt.FormatError, match=rf"{SWEEP}.*if there is none, delete s3://"):
+        repository.backup(make("one_key"))
+    assert keys(boto, bucket, "inflight/") == {SWEEP}
+
+
+def test_other_objects_are_no_leases(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    names = ("notes.txt", "backup-1-2.json", f"SWEEP-{'0' * 32}-000000.json")
+    for name in names:
+        put(boto, bucket, f"inflight/{name}", b"?")
+    repository.backup(make("one_key"))
+    assert keys(boto, bucket, "inflight/") == {f"inflight/{name}" for name in names}
