@@ -1,8 +1,8 @@
 """RocksDB data to AWS and back, safely and fast.
 
 `S3Client` moves objects, `AsyncS3Client` does so for asyncio; `Repository` keeps backups of RocksDB
-databases; `crc32`, `crc32c` and `crc64nvme` are the checksums that S3 stores. What can go wrong is
-in `kumo_crt.exceptions`.
+databases; `crc32`, `crc32c` and `crc64nvme` are the checksums that S3 stores; `event_stream` is
+AWS's format for messages in a stream. What can go wrong is in `kumo_crt.exceptions`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kumo_crt import backup as backup
+    from kumo_crt import event_stream as event_stream
     from kumo_crt import exceptions as exceptions
     from kumo_crt import s3 as s3
     from kumo_crt.backup import (
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
 # Where the other public names are. Loaded when one is asked for: a program that imports kumo_crt
 # for a checksum, or only in case, does not pay for the S3 client.
-_MODULES = ("exceptions", "s3", "backup")
+_MODULES = ("exceptions", "s3", "backup", "event_stream")
 
 __version__: str = _core.build_info()["version"]
 
@@ -80,8 +81,9 @@ def build_info() -> dict[str, Any]:
         ``warnings``: what is wrong with it.
 
     Warns:
-        RuntimeWarning: aws-c-event-stream is older than 0.6.0, whose decoder can be made to read
-            beyond its buffer (CVE-2026-5190).
+        RuntimeWarning: aws-c-event-stream is older than 0.6.0, whose decoder can be made to write
+            beyond its buffer (CVE-2026-5190). `event_stream.Decoder` cannot, as it checks lengths
+            itself; other users of that library in the process are not protected.
     """
     import warnings
 
@@ -90,8 +92,9 @@ def build_info() -> dict[str, Any]:
     if not info["features"]["event_stream_checks_lengths"]:
         message = (
             f"aws-c-event-stream {info['libraries']['aws-c-event-stream']} has a decoder overflow "
-            "(CVE-2026-5190), mended in 0.6.0: build against a newer one. This kumo_crt hands no "
-            "data to that decoder"
+            "(CVE-2026-5190), mended in 0.6.0: build against a newer one. kumo_crt.event_stream "
+            "checks every length before that decoder sees it, and refuses header names of more "
+            "than 127 bytes"
         )
         info["warnings"].append(message)
         warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -138,22 +141,22 @@ __all__ = [
     "crc32c_combine",
     "crc64nvme",
     "crc64nvme_combine",
+    "event_stream",
 ]
 
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name in _MODULES or name in __all__:
-            from importlib import import_module
+        from importlib import import_module
 
-            for module in _MODULES:
-                loaded = import_module(f"{__name__}.{module}")
-                if name == module:
-                    return loaded
-                if hasattr(loaded, name):
-                    globals()[name] = value = getattr(loaded, name)
-                    return value
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        for module in _MODULES if name in __all__ else ():
+            loaded = import_module(f"{__name__}.{module}")
+            if hasattr(loaded, name):
+                globals()[name] = value = getattr(loaded, name)
+                return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

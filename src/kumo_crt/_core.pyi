@@ -1,5 +1,6 @@
 """Types of the native engine. Private: the public names are in `kumo_crt`."""
 
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any, Literal, final
 
@@ -179,6 +180,32 @@ class Client:
     @property
     def tls_established(self) -> bool:
         """Whether any TLS handshake has succeeded."""
+
+# -- event streams: eventstream/ -------------------------------------------------------------------
+
+def event_stream_limits() -> dict[str, int]:
+    """Bytes that there is room for: ``message``, ``headers``, ``name``, ``value``."""
+
+def event_stream_encode(headers: Iterable[tuple[bytes, int, bytes]], payload: object) -> bytes:
+    """One message; a header is its name, the number of its type, and its value as it is sent.
+
+    Raises:
+        ValueError: Something is larger than the format has room for.
+    """
+
+@final
+class EventStreamDecoder:
+    """Splits a stream of messages."""
+
+    def __init__(self) -> None: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    def feed(
+        self, data: object
+    ) -> tuple[list[tuple[int, list[tuple[bytes, int, bytes]], bytes]], str | None]:
+        """Messages that end in this piece, each with its offset, and what is wrong behind them."""
 
 # -- RocksDB's own files: rocksdb/ -----------------------------------------------------------------
 

@@ -12,6 +12,7 @@
     ├── ChecksumMismatchError       bytes are not the ones that were stored
     ├── TransportError              no answer (also ConnectionError)
     ├── CredentialsError            none found, or they could not be had
+    ├── DecodeError                 an event stream is damaged
     └── RepositoryError
         ├── SnapshotNotFoundError
         ├── IntegrityError          a committed backup is damaged
@@ -22,6 +23,10 @@
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False  # `typing` takes a while to load
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class KumoError(Exception):
@@ -87,6 +92,25 @@ class TransportError(KumoError, ConnectionError):
 
 class CredentialsError(KumoError):
     """No credentials were found, or the source of them failed."""
+
+
+class DecodeError(KumoError):
+    """An event stream is damaged, or ended inside a message.
+
+    Attributes:
+        offset: Where in the stream the message begins that cannot be read, in bytes.
+        messages: The `kumo_crt.event_stream.Message` objects that came whole before it in the same
+            call.
+    """
+
+    def __init__(self, problem: str, offset: int = 0, messages: list[Any] | None = None) -> None:
+        super().__init__(problem, offset, messages or [])
+        self.problem = problem
+        self.offset = offset
+        self.messages = messages or []
+
+    def __str__(self) -> str:
+        return f"event stream, offset {self.offset}: {self.problem}"
 
 
 class RepositoryError(KumoError):

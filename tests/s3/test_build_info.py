@@ -55,4 +55,5 @@ def test_an_event_stream_decoder_with_an_overflow_is_warned_of() -> None:
     assert len(caught) == len(info["warnings"]) == int(affected)
     if affected:
         assert "CVE-2026-5190" in str(caught[0].message)
+        assert "checks every length" in str(caught[0].message)
         assert info["warnings"] == [str(caught[0].message)]

@@ -8,6 +8,7 @@ namespace kumo::bind {
 void register_checksum(pybind11::module_& m);
 void register_client(pybind11::module_& m);
 void register_files(pybind11::module_& m);
+void register_event_stream(pybind11::module_& m);
 void register_info(pybind11::module_& m);
 void register_rocksdb(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);

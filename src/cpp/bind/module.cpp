@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
   kumo::bind::register_runtime(m);
   kumo::bind::register_client(m);
   kumo::bind::register_rocksdb(m);
+  kumo::bind::register_event_stream(m);
 }
