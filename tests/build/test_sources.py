@@ -17,9 +17,11 @@ MAY_INCLUDE = {
     "crt": {"crt"},
     "checksum": {"crt", "checksum"},
     "rocksdb": {"crt", "rocksdb", "checksum"},
+    "eventstream": {"crt", "checksum", "eventstream"},
     "async": {"crt", "checksum", "async"},
-    "s3": {"crt", "checksum", "rocksdb", "async", "s3"},
-    "bind": {"crt", "checksum", "rocksdb", "async", "s3", "bind"},
+    "http": {"crt", "checksum", "async", "http"},
+    "s3": {"crt", "checksum", "rocksdb", "async", "http", "s3"},
+    "bind": {"crt", "checksum", "rocksdb", "eventstream", "async", "http", "s3", "bind"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
 
