@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
@@ -86,7 +85,7 @@ class Lease:
         document = _inflight.encode_lease(
             kind,
             f"kumo_crt {_core.build_info()['version']}",
-            socket.gethostname()[:255],
+            os.uname().nodename[:255],
             os.getpid(),
             objects,
             snapshots,
