@@ -15,7 +15,6 @@ import kumo_crt
 # Each of these, or what it loads in turn, takes milliseconds.
 HEAVY = {
     "asyncio",
-    "concurrent",
     "configparser",
     "ctypes",
     "email",
@@ -26,7 +25,6 @@ HEAVY = {
     "socket",
     "ssl",
     "subprocess",
-    "tempfile",
     "urllib.request",
     "xml",
 }
