@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from itertools import islice
 from urllib.parse import unquote
 
@@ -19,7 +20,7 @@ from kumo_crt.s3._answers import (
     text_of,
 )
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._results import DeleteResult, HeadResult, ObjectInfo
+from kumo_crt.s3._results import DeleteFailure, DeleteResult, HeadResult, ObjectInfo
 from kumo_crt.s3._xml import escape
 
 DELETE_BATCH = 1000  # DeleteObjects takes no more keys
@@ -55,7 +56,15 @@ def head_task(
         attempt=headers.attempt,
         restore=headers.get("x-amz-restore"),
         archive_status=headers.get("x-amz-archive-status"),
+        lock_mode=headers.get("x-amz-object-lock-mode"),
+        retain_until=_retain_until(headers),
+        legal_hold=headers.get("x-amz-object-lock-legal-hold") == "ON",
     )
+
+
+def _retain_until(headers: Headers) -> datetime | None:
+    text = headers.get("x-amz-object-lock-retain-until-date")
+    return iso_time(text) if text else None
 
 
 def delete_task(
@@ -78,41 +87,60 @@ def delete_task(
 
 def delete_many_task(ctx: Context, bucket: str, keys: Iterable[str]) -> Task[int]:
     """Deletes keys, a thousand a request; returns how many."""
-    what = f"deleting from s3://{bucket}"
     remaining = iter(keys)
     count = 0
     while batch := list(islice(remaining, DELETE_BATCH)):
-        objects = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in batch)
-        body = (
-            '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>'
-            f"{objects}</Delete>"
-        )
-        response = yield from ctx.request(
-            "DeleteObjects",
-            "POST",
-            bucket,
-            query=[("delete", "")],
-            headers={
-                "Content-Type": "application/xml",
-                "x-amz-sdk-checksum-algorithm": "CRC32C",
-            },
-            body=body.encode(),
-            send_crc32c=True,
-        )
-        raise_for(response, what, ctx.endpoint(bucket))
-        failed = parse_xml(memoryview(response.body), what).findall("Error")
+        failed = yield from delete_batch_task(ctx, bucket, [(key, None) for key in batch])
         if failed:
-            first = failed[0]
-            code = text_of(first, "Code")
-            status = 403 if code == "AccessDenied" else 200
-            raise error_class(code, status)(
-                code,
-                status,
-                f"{what}: {len(failed)} of {len(batch)} keys were not deleted; the first is "
-                f"{text_of(first, 'Key')!r}: {text_of(first, 'Message')}",
-            )
+            raise delete_error(bucket, failed, len(batch))
         count += len(batch)
     return count
+
+
+def delete_error(bucket: str, failed: Sequence[DeleteFailure], count: int) -> S3Error:
+    """The exception for deletions that were refused."""
+    first = failed[0]
+    status = 403 if first.code == "AccessDenied" else 200
+    return error_class(first.code, status)(
+        first.code,
+        status,
+        f"deleting from s3://{bucket}: {len(failed)} of {count} keys were not deleted; the first "
+        f"is {first.key!r}: {first.message}",
+    )
+
+
+def delete_batch_task(
+    ctx: Context, bucket: str, objects: Sequence[tuple[str, str | None]]
+) -> Task[list[DeleteFailure]]:
+    """Deletes up to a thousand keys, or versions of them; returns what was refused."""
+    what = f"deleting from s3://{bucket}"
+    entries = []
+    for key, version_id in objects:
+        version = f"<VersionId>{escape(version_id)}</VersionId>" if version_id else ""
+        entries.append(f"<Object><Key>{escape(key)}</Key>{version}</Object>")
+    body = (
+        '<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Quiet>true</Quiet>'
+        f"{''.join(entries)}</Delete>"
+    )
+    response = yield from ctx.request(
+        "DeleteObjects",
+        "POST",
+        bucket,
+        query=[("delete", "")],
+        headers={"Content-Type": "application/xml", "x-amz-sdk-checksum-algorithm": "CRC32C"},
+        body=body.encode(),
+        send_crc32c=True,
+    )
+    raise_for(response, what, ctx.endpoint(bucket))
+    return [
+        DeleteFailure(
+            text_of(item, "Key"),
+            text_of(item, "VersionId") or None,
+            text_of(item, "Code"),
+            text_of(item, "Message"),
+        )
+        for item in parse_xml(memoryview(response.body), what).findall("Error")
+    ]
 
 
 def list_page_task(

@@ -48,6 +48,10 @@ class HeadResult:
         restore: State of a thawed copy of an archived object, as S3's header ``x-amz-restore`` has
             it; None if none was asked for.
         archive_status: Archive tier of an object that Intelligent-Tiering has archived.
+        lock_mode: ``"GOVERNANCE"`` or ``"COMPLIANCE"`` where Object Lock retains this version, as
+            far as these credentials may know.
+        retain_until: Until then.
+        legal_hold: Whether it is under a legal hold.
         server_time: The service's clock when it answered.
         attempt: The id that a conditional upload of kumo_crt left, to know its own write by.
     """
@@ -66,6 +70,9 @@ class HeadResult:
     attempt: str | None = field(default=None, repr=False)
     restore: str | None = None
     archive_status: str | None = None
+    lock_mode: str | None = None
+    retain_until: datetime | None = None
+    legal_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,38 @@ class ObjectInfo:
     last_modified: datetime | None
     storage_class: str | None = None
     is_prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of an object, or a delete marker, in a listing of versions."""
+
+    key: str
+    version_id: str
+    size: int
+    etag: str
+    last_modified: datetime | None
+    is_latest: bool
+    is_delete_marker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """A multipart upload that was neither completed nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFailure:
+    """What a request for many deletions did not delete, and why."""
+
+    key: str
+    version_id: str | None
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
