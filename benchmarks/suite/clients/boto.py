@@ -104,15 +104,14 @@ class Boto(Client):
 class BotoCrt(Client):
     """s3transfer's CRTTransferManager, as the AWS CLI uses it.
 
-    boto3's own way to it (``preferred_transfer_client="crt"``) speaks only TLS to AWS's names.
+    boto3's own way to it (``preferred_transfer_client="crt"``) leaves out the endpoint's URL and
+    always speaks TLS: with another service it ends in AWS_IO_DNS_INVALID_NAME.
     """
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         credentials = AwsCredentialsProvider.new_static(ACCESS_KEY, SECRET_KEY)
         options: dict[str, Any] = {"verify": service.ca_file} if service.tls else {}
-        # With an address and a port it fails with AWS_IO_DNS_INVALID_NAME.
-        endpoint = service.endpoint_url.replace("127.0.0.1", "localhost")
         self._manager = CRTTransferManager(
             create_s3_crt_client(
                 REGION, credentials, part_size=PART, use_ssl=service.tls, **options
@@ -121,7 +120,7 @@ class BotoCrt(Client):
                 Session(),
                 {
                     "region_name": REGION,
-                    "endpoint_url": endpoint,
+                    "endpoint_url": service.endpoint_url,
                     "config": Config(s3={"addressing_style": "path"}),
                 },
             ),
