@@ -33,10 +33,11 @@ class Meter:
         self.done += count
         if self._parent is not None:
             self._parent.add(count)
-        now = time.monotonic()
-        if self._callback is not None and now >= self._next:
-            self._next = now + 0.1
-            self.flush()
+        if self._callback is not None:
+            now = time.monotonic()
+            if now >= self._next:
+                self._next = now + 0.1
+                self.flush()
 
     def expect(self, total: int) -> None:
         """Sets the total, if it is not known yet."""

@@ -7,6 +7,7 @@ import binascii
 import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kumo_crt import _core
@@ -80,11 +81,10 @@ class Headers:
     @property
     def metadata(self) -> dict[str, str]:
         """User metadata, without what kumo_crt put there for itself."""
-        prefix = "x-amz-meta-"
         return {
-            name[len(prefix) :]: value
+            name[11:]: value
             for name, value in self._values.items()
-            if name.startswith(prefix) and name != prefix + ATTEMPT
+            if name[:11] == "x-amz-meta-" and name[11:] != ATTEMPT
         }
 
     @property
@@ -124,7 +124,7 @@ class Headers:
 def decode_crc32c(text: str | None) -> int | None:
     """A full-object CRC32C from its S3 form (base64, big-endian); None if it is not one."""
     try:
-        raw = base64.b64decode(text or "", validate=True)
+        raw = binascii.a2b_base64(text or "", strict_mode=True)
     except (binascii.Error, ValueError):
         return None
     return int.from_bytes(raw, "big") if len(raw) == 4 else None
@@ -155,6 +155,7 @@ def text_of(element: Element, path: str) -> str:
     return element.findtext(path) or ""
 
 
+@lru_cache  # a busy client reads the same second's again and again
 def http_time(text: str) -> datetime | None:
     """A time as headers give it, such as ``Sun, 06 Nov 1994 08:49:37 GMT``."""
     try:

@@ -25,7 +25,8 @@ def _method(
     operation: Callable[Concatenate[Context, P], Task[T]],
 ) -> Callable[Concatenate[AsyncS3Client, P], Coroutine[Any, Any, T]]:
     async def method(self: AsyncS3Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._run(operation(self._open(), *args, **kwargs))
+        task = operation(self._open(), *args, **kwargs)
+        return await self._driver_here().run(task)
 
     return presented(method, operation)
 
@@ -68,13 +69,10 @@ class AsyncS3Client(ClientBase):
     _driver: Driver | None = None  # of the loop that was used last
     _drivers: tuple[Driver, ...] = ()
 
-    async def _run(self, task: Task[T]) -> T:
-        driver = self._driver
-        if driver is None or not driver.here:
-            driver = self._driver_here()
-        return await driver.run(task)
-
     def _driver_here(self) -> Driver:
+        driver = self._driver
+        if driver is not None and driver.here:
+            return driver
         # asyncio takes long to import, and a program that runs this has done so.
         import asyncio
 
@@ -100,7 +98,7 @@ class AsyncS3Client(ClientBase):
         place = None
         while True:
             self._open()
-            found, place = await self._run(pages(place))
+            found, place = await self._driver_here().run(pages(place))
             for item in found:
                 yield item
             if place is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from kumo_crt import _core
@@ -15,6 +18,15 @@ from kumo_crt.s3._retry import ERRORS_INSIDE, Retries
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
 Query = Iterable[tuple[str, str]]
+_quote_free = re.compile(r"[A-Za-z0-9/_.~-]*").fullmatch
+# Buckets whose addresses a client remembers.
+_PLACES = 1000
+
+
+class _Place(NamedTuple):
+    endpoint: str
+    prefix: str  # of the path
+    headers: tuple[tuple[str, str], ...]
 
 
 def _is_address(host: str) -> bool:
@@ -43,9 +55,18 @@ class Context:
     native: _core.Client
     settings: Settings
     retries: Retries
+    _places: dict[str, _Place] = field(default_factory=dict, init=False, repr=False)
 
-    def base(self, bucket: str) -> tuple[str, str]:
-        """Endpoint URL and path prefix for a bucket (for none: the service itself)."""
+    def _place(self, bucket: str) -> _Place:
+        """Where requests for a bucket go (for none: to the service itself)."""
+        if len(self._places) >= _PLACES:
+            self._places.clear()
+        endpoint, prefix = self._address(bucket)
+        headers = (("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT))
+        place = self._places[bucket] = _Place(endpoint, prefix, headers)
+        return place
+
+    def _address(self, bucket: str) -> tuple[str, str]:
         settings = self.settings
         url = settings.endpoint_url
         if url is None:
@@ -81,21 +102,21 @@ class Context:
         meter: Meter | None = None,
     ) -> Task[_core.Response]:
         """Sends one request, again where that helps, and tells what came of it."""
-        endpoint, prefix = self.base(bucket)
-        target = prefix + "/" + quote(key, safe="/-_.~") if key or not prefix else prefix
-        text = "&".join(
-            f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" if value else name
-            for name, value in query
-        )
-        pairs = [("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT)]
-        pairs.extend((headers or {}).items())
+        endpoint, target, own = self._places.get(bucket) or self._place(bucket)
+        if key or not target:
+            target += "/" + (key if _quote_free(key) else quote(key, safe="/-_.~"))
+        if query:
+            target += "?" + "&".join(
+                f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" if value else name
+                for name, value in query
+            )
         call = Call(
             client=self.native,
             operation=operation,
             method=method,
             endpoint=endpoint,
-            target=f"{target}?{text}" if text else target,
-            headers=pairs,
+            target=target,
+            headers=[*own, *headers.items()] if headers else list(own),
             body=body,
             send_crc32c=send_crc32c,
             sink=sink,
@@ -114,7 +135,7 @@ class Context:
 
     def endpoint(self, bucket: str) -> str:
         """Where requests for a bucket go, for messages."""
-        return self.base(bucket)[0]
+        return (self._places.get(bucket) or self._place(bucket)).endpoint
 
 
 def check_names(bucket: str, key: str | None = None) -> None:
@@ -123,10 +144,15 @@ def check_names(bucket: str, key: str | None = None) -> None:
     Raises:
         ValueError: Empty, too long, or with characters that do not belong there.
     """
-    if len(bucket) < 3 or len(bucket) > 255 or any(c in bucket for c in "/?#\0 \n\r\t"):
-        raise ValueError(f"bucket {bucket!r}: a bucket name has 3 to 63 characters, without '/'")
+    _check_bucket(bucket)
     if key is not None:
         if not key:
             raise ValueError("the key is empty")
-        if len(key.encode("utf-8", "surrogatepass")) > 1024:
+        if len(key) > 256 and len(key.encode("utf-8", "surrogatepass")) > 1024:
             raise ValueError(f"key {key[:40]!r}…: longer than the 1024 bytes that S3 allows")
+
+
+@lru_cache
+def _check_bucket(bucket: str) -> None:
+    if len(bucket) < 3 or len(bucket) > 255 or any(c in bucket for c in "/?#\0 \n\r\t"):
+        raise ValueError(f"bucket {bucket!r}: a bucket name has 3 to 63 characters, without '/'")
