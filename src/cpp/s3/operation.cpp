@@ -140,10 +140,9 @@ Message Operation::build_message() {
     add("x-amz-checksum-crc32c", checksum::crc32c_base64(response_.crc32c_sent));
   }
   if (body_.size != 0) {
-    // Sent from where it is. The message takes a reference of its own.
-    const aws_byte_cursor body = aws_byte_cursor_from_array(body_.data, body_.size);
-    const InputStream stream(crt::check_ptr(aws_input_stream_new_from_cursor(allocator, &body),
-                                            "making the body stream"));
+    // The message takes a reference of its own.
+    lent_body_ = http::LentBody::make(body_.data, body_.size);
+    const InputStream stream(lent_body_->stream());
     aws_http_message_set_body_stream(message.get(), stream.get());
   }
   return message;
@@ -186,6 +185,7 @@ void Operation::send(aws_http_connection* connection) {
   }
   waiting_ = false;
   connection_ = connection;
+  if (lent_body_ != nullptr) lent_body_->attach(connection, weak_from_this());
   auto self = Steps::keep(*this);
   options.user_data = self.get();
   aws_http_stream* stream = aws_http_connection_make_request(connection, &options);
@@ -270,7 +270,16 @@ void Operation::finish(int error_code) {
     response_.error_text =
         receiver_.refusal().empty() ? crt::error_text(code) : receiver_.refusal();
   }
-  complete();
+}
+
+void Operation::end_stream() noexcept {
+  stream_over_ = true;
+  if (lent_ == 0) complete();
+}
+
+void Operation::returned() noexcept {
+  --lent_;
+  if (stream_over_ && lent_ == 0) complete();
 }
 
 void Operation::complete() noexcept {

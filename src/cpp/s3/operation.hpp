@@ -14,6 +14,7 @@
 
 #include "async/completion_queue.hpp"
 #include "crt/handle.hpp"
+#include "http/lent_body.hpp"
 #include "s3/client.hpp"
 #include "s3/receiver.hpp"
 #include "s3/request.hpp"
@@ -30,17 +31,18 @@ using InputStream = crt::Handle<aws_input_stream, aws_input_stream_release>;
 // Ownership: Python and the native side each hold a shared_ptr. The native one passes from step to
 // step (I/O thread job, signing, waiting, stream). The id is pushed to the queue when nothing
 // native will touch what was lent any more: whoever takes it from there may free or change that.
+// Pieces of the body that the connection still has queued delay the end of a stream that is over.
 // A cancelled operation that still waits for its signature or its connection is over at once, and
 // lets the step that comes later find it so.
 //
 // Threads: `start` and `cancel` come from Python threads without needing the GIL, `prepare` runs
 // there or on an I/O thread, everything after it on any CRT thread. None of them touches Python.
 // `take_response()` may be called by the thread that took the id from the queue.
-class Operation : public std::enable_shared_from_this<Operation> {
+class Operation : public http::Lender, public std::enable_shared_from_this<Operation> {
  public:
   Operation(std::shared_ptr<Client> client, Request request,
             std::shared_ptr<async::CompletionQueue> queue, std::uint64_t id);
-  ~Operation();
+  ~Operation() override;
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
 
@@ -73,8 +75,13 @@ class Operation : public std::enable_shared_from_this<Operation> {
   void send(aws_http_connection* connection);
   [[nodiscard]] Message build_message();
 
+  // Of http::Lender: pieces of the body that the connection is going to read.
+  void lent() noexcept override { ++lent_; }
+  void returned() noexcept override;
+
   void fail(int error_code, std::string text);
-  void finish(int error_code);  // of the stream
+  void finish(int error_code);  // takes what the stream ended with
+  void end_stream() noexcept;   // it will not call back any more
   void complete() noexcept;
   // Whether it was cancelled or ended meanwhile.
   [[nodiscard]] bool stopped();
@@ -87,11 +94,14 @@ class Operation : public std::enable_shared_from_this<Operation> {
 
   async::AlignedBuffer body_buffer_;  // holds the part read from a file
   MemoryBody body_{nullptr, 0};
+  http::LentBody* lent_body_ = nullptr;  // of message_
   Message message_;
   Signable signable_;
   const http::ConnectionPool* pool_ = nullptr;  // of client_
   aws_http_connection* connection_ = nullptr;   // leased from pool_ while the stream lives
   std::int64_t first_byte_ns_ = -1;
+  std::size_t lent_ = 0;  // these two: on the connection's event loop only
+  bool stream_over_ = false;
   Response response_;
   Receiver receiver_;
 

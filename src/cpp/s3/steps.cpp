@@ -11,6 +11,8 @@ namespace {
 
 Operation& operation(void* self) { return **static_cast<std::shared_ptr<Operation>*>(self); }
 
+constexpr std::uint64_t kLaneAbove = 262'144;
+
 Steps::Self take(void* self) { return Steps::Self(static_cast<std::shared_ptr<Operation>*>(self)); }
 
 }  // namespace
@@ -72,7 +74,12 @@ int Steps::headers_done(aws_http_stream* stream, aws_http_header_block block, vo
     if (aws_http_stream_get_incoming_response_status(stream, &status) != AWS_OP_SUCCESS) {
       return AWS_OP_ERR;
     }
-    return operation(self).receiver_.on_headers_done(status);
+    Operation& current = operation(self);
+    const int result = current.receiver_.on_headers_done(status);
+    // Long answers are worth the lane, which saves the clearing of what was received.
+    if (current.expected() >= kLaneAbove)
+      (void)http::Lane::of(aws_http_stream_get_connection(stream));
+    return result;
   } catch (const std::exception&) {
     return aws_raise_error(AWS_ERROR_OOM);
   }
@@ -97,8 +104,10 @@ void Steps::complete(aws_http_stream*, int error_code, void* self) {
   try {
     (*owner)->finish(error_code);
   } catch (const std::exception&) {
-    (*owner)->complete();  // out of memory for the words of an error: its code has to say it
+    // Out of memory for the words of an error: its code has to say it.
+    (*owner)->response_.error_text.clear();
   }
+  (*owner)->end_stream();
 }
 
 }  // namespace kumo::s3

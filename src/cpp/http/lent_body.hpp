@@ -1,0 +1,52 @@
+#pragma once
+
+#include <aws/http/connection.h>
+#include <aws/io/stream.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "http/lane.hpp"
+
+namespace kumo::http {
+
+// A request body that is sent from where it is, through the connection's lane; copied only where
+// there is none. As an aws_input_stream it is counted by references, like any other.
+class LentBody {
+ public:
+  // The caller owns the one reference; `data` stays as it is until the lender got all back.
+  // The stream keeps no reference to the lender, whose message holds the stream.
+  static LentBody* make(const std::uint8_t* data, std::size_t size);
+
+  // Before the request is made: where it goes, and who lends.
+  void attach(aws_http_connection* connection, std::weak_ptr<Lender> lender) noexcept {
+    connection_ = connection;
+    lender_ = std::move(lender);
+  }
+  [[nodiscard]] aws_input_stream* stream() noexcept { return &base_; }
+
+  LentBody(const LentBody&) = delete;
+  LentBody& operator=(const LentBody&) = delete;
+
+ private:
+  LentBody(const std::uint8_t* data, std::size_t size);
+  ~LentBody() = default;
+
+  static LentBody& self(aws_input_stream* stream) { return *static_cast<LentBody*>(stream->impl); }
+  static int seek(aws_input_stream* stream, std::int64_t offset, aws_stream_seek_basis basis);
+  static int read(aws_input_stream* stream, aws_byte_buf* into);
+  static int status(aws_input_stream* stream, aws_stream_status* status);
+  static int length(aws_input_stream* stream, std::int64_t* length);
+
+  static const aws_input_stream_vtable kVtable;
+
+  aws_input_stream base_{};
+  const std::uint8_t* data_;
+  std::size_t size_;
+  std::size_t position_ = 0;
+  aws_http_connection* connection_ = nullptr;
+  std::weak_ptr<Lender> lender_;
+};
+
+}  // namespace kumo::http
