@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
 
-from kumo_crt.backup import _thaw, _verify
+from kumo_crt import _core
+from kumo_crt.backup import _drill, _ledger, _thaw, _verify
 from kumo_crt.backup._base import RepositoryBase
-from kumo_crt.backup._results import ThawReport, VerifyReport
+from kumo_crt.backup._results import (
+    DrillReport,
+    SnapshotHealth,
+    ThawReport,
+    VerifyReport,
+)
+from kumo_crt.backup._selection import Subset
 
 Progress = Callable[[int, int], object]
 
@@ -19,31 +30,155 @@ class Care(RepositoryBase):
         snapshot: str = "latest",
         *,
         level: str = "stored",
+        subset: str | tuple[int, int] | None = None,
+        max_bytes: int | None = None,
+        executor: Executor | None = None,
+        record: bool | None = None,
         progress: Progress | None = None,
         max_concurrency: int | None = None,
     ) -> VerifyReport:
-        """Looks for damage in a snapshot.
+        """Looks for damage in a snapshot, or in all of them.
+
+        What level ``"full"`` has read is written to the repository (``health/``), so that later
+        runs can go on with what has not been read for longest.
+
+        Args:
+            snapshot: Id, ``"latest"``, or ``"all"``: every object once.
+            level: ``"quick"``: the manifest is good and every object there, with its size.
+                ``"stored"``: also its stored CRC32C is the manifest's. ``"full"``: every byte is
+                read and checked. ``"restore"``: a `drill`.
+            subset: ``"n/t"``: the n-th of t parts, by the hash of the keys. ``"oldest/t"``: a t-th
+                of all bytes, those that were not read for longest: t such runs read everything.
+            max_bytes: Read no more than these, and first what was not read for longest.
+            executor: Any `concurrent.futures.Executor`: its workers check the objects. What they
+                are sent can be pickled and run twice; credentials that were given to the client
+                go with it.
+            record: Whether to write down what was read. By default it is, where this client may
+                write, and its environment is the repository's.
+            progress: Called with bytes done and total, ten times a second at most.
+            max_concurrency: Files at once, in each worker; 8.
+
+        Returns:
+            What was found; damage does not raise.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+        """
+        if level not in _verify.LEVELS:
+            raise ValueError(f"level {level!r}: choose one of {', '.join(_verify.LEVELS)}")
+        part = Subset.parse(subset) if subset is not None else None
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes}: it must be at least 1")
+        oldest_first = max_bytes is not None or (part is not None and part.part is None)
+        if level != "full" and oldest_first:
+            raise ValueError("max_bytes, and subset 'oldest/t', are for level 'full'")
+        if level == "restore":
+            if part is not None or executor is not None or snapshot == _verify.ALL:
+                raise ValueError("level 'restore' takes one whole snapshot, and no executor")
+            return _verify.of_drill(
+                self.drill(
+                    snapshot, record=record, progress=progress, max_concurrency=max_concurrency
+                )
+            )
+        _, now = self._load()
+        plan = _verify.VerifyPlan(
+            run=self._run,
+            store=self._store(),
+            settings=self._client._settings,
+            snapshot=snapshot if snapshot == _verify.ALL else self._resolve(snapshot),
+            level=level,
+            subset=part,
+            max_bytes=max_bytes,
+            executor=executor,
+            record=record,
+            may_record=self._may_write(),
+            now=now,
+            tool=_tool(),
+            concurrency=self._concurrency(max_concurrency),
+            progress=progress,
+        )
+        return _verify.verify(plan)
+
+    def drill(
+        self,
+        snapshot: str = "latest",
+        *,
+        scratch: str | os.PathLike[str] | None = None,
+        opener: Callable[[str], Any] | None = None,
+        max_rto: float | None = None,
+        max_age: float | None = None,
+        record: bool | None = None,
+        progress: Progress | None = None,
+        max_concurrency: int | None = None,
+    ) -> DrillReport:
+        """Restores a snapshot to a scratch directory, opens it, reads everything, removes it again.
+
+        Files are compared with their CRC32C; the last sequence number and the column families with
+        the manifest; the number of entries with what the tables can hold; and every entry, by a
+        checksum over all, with what an earlier drill of the same snapshot has found.
 
         Args:
             snapshot: Id, or ``"latest"``.
-            level: ``"quick"``: the manifest is good and every object there, with its size.
-                ``"stored"``: also its stored CRC32C is the manifest's. ``"full"``: every byte is
-                read and checked.
+            scratch: An existing directory with room for the database; else the one for temporary
+                files.
+            opener: Opens the database at a path and returns an `rocksdict.Rdict` whose keys and
+                values are bytes, for databases with a comparator or merge operator of their own.
+            max_rto: Seconds that recovery may take.
+            max_age: Seconds that the snapshot may be old.
+            record: Whether to write down the drill. By default it is, where this client may write,
+                and its environment is the repository's.
             progress: Called with bytes done and total, ten times a second at most.
             max_concurrency: Files at once; 8.
 
         Returns:
-            What was found; damage does not raise.
+            What was measured and found; damage and limits that were passed do not raise.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            RepositoryError: There is no room, or no rocksdict.
         """
-        if level not in _verify.LEVELS:
-            raise ValueError(f"level {level!r}: choose one of {', '.join(_verify.LEVELS)}")
-        self._load()
-        wanted = self._resolve(snapshot)
-        return self._run(
-            _verify.verify_task(
-                self._store(), wanted, level, self._concurrency(max_concurrency), progress
-            )
+        _, now = self._load()
+        plan = _drill.DrillPlan(
+            run=self._run,
+            snapshot=self._snapshot(snapshot),
+            store=self._store(),
+            scratch=Path(scratch).absolute() if scratch is not None else None,
+            opener=opener,
+            max_rto=max_rto,
+            max_age=max_age,
+            record=record,
+            may_record=self._may_write(),
+            now=now,
+            tool=_tool(),
+            concurrency=self._concurrency(max_concurrency),
+            progress=progress,
         )
+        return _drill.drill(plan)
+
+    def health(self) -> list[SnapshotHealth]:
+        """How old each snapshot is, and when it was last verified; newest last.
+
+        Raises:
+            FormatError: A manifest is damaged.
+        """
+        _, now = self._load()
+        snapshots = self._run(self._all_snapshots())
+        ledger = self._run(_ledger.read_task(self._store()))
+        damage = ledger.known_damage()
+        result = []
+        for snapshot in snapshots:
+            keys = [file.key for file in snapshot.files if file.key is not None]
+            drilled = ledger.drills.get(snapshot.id)
+            result.append(
+                SnapshotHealth(
+                    snapshot=snapshot,
+                    age_seconds=max(0.0, (now - snapshot.created_at).total_seconds()),
+                    last_verified=ledger.oldest_read(keys),
+                    last_drill=drilled.at if drilled is not None else None,
+                    damaged=tuple(key for key in keys if key in damage),
+                )
+            )
+        return result
 
     def request_thaw(
         self, snapshot: str = "latest", *, days: int, tier: str = "Standard"
@@ -69,3 +204,11 @@ class Care(RepositoryBase):
             raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
         found = self._snapshot(snapshot)
         return self._run(_thaw.thaw_task(self._store(), found, days, tier))
+
+    def _may_write(self) -> bool:
+        ours, theirs = self._environment, self._config.environment if self._config else None
+        return not (ours and theirs and ours != theirs)
+
+
+def _tool() -> str:
+    return f"kumo_crt {_core.build_info()['version']}"

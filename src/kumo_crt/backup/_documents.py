@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,6 +22,14 @@ def is_number(value: object, limit: int) -> TypeGuard[int]:
 def time_text(value: datetime) -> str:
     """A time as documents have it."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(value: object) -> datetime | None:
+    """A time in a document; None if it is none."""
+    if isinstance(value, str) and len(value) < 40:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    return None
 
 
 class Reader:
@@ -99,7 +108,7 @@ class Reader:
 
     def time(self, name: str) -> datetime:
         """A member that is a time."""
-        try:
-            return datetime.strptime(self.text(name), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError:
-            raise self.error(name, "expected a time such as 2026-11-23T06:00:00Z") from None
+        time = parse_time(self._members.get(name))
+        if time is None:
+            raise self.error(name, "expected a time such as 2026-11-23T06:00:00Z")
+        return time

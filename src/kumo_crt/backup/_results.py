@@ -116,11 +116,17 @@ class Problem:
     """Damage that `Repository.verify` found.
 
     Attributes:
-        snapshot: Id of the snapshot.
+        snapshot: Id of the newest snapshot that it is in.
         path: File of the database; empty if the manifest itself is damaged.
         key: Key of the object.
-        kind: ``missing``, ``size``, ``checksum``, ``unverifiable`` or ``manifest``.
+        kind: ``missing``, ``size``, ``checksum``, ``unverifiable``, ``archived`` or ``manifest``;
+            of a drill also ``open``, ``content``, ``rto`` or ``age``.
         message: What was found and what was expected.
+        snapshots: Ids of all snapshots that it is in, oldest first.
+        column_family: Column family of the file, where that is known.
+        smallest_key: Smallest key in the file. Of a blob file, smallest of all tables that may
+            refer to it.
+        largest_key: Largest key in it.
     """
 
     snapshot: str
@@ -128,6 +134,10 @@ class Problem:
     key: str
     kind: str
     message: str
+    snapshots: tuple[str, ...] = ()
+    column_family: str | None = None
+    smallest_key: bytes | None = None
+    largest_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +146,15 @@ class VerifyReport:
 
     Attributes:
         ok: There are no problems.
-        snapshot: Id of the snapshot.
-        level: ``quick``, ``stored`` or ``full``.
-        files: Number of files that were checked.
-        bytes_read: Bytes that were downloaded for it.
+        snapshot: Id of the snapshot, or ``"all"``.
+        level: ``quick``, ``stored``, ``full`` or ``restore``.
+        files: Number of files that were checked; each once, however many snapshots it is in.
+        bytes_read: Bytes that were read for it and found good.
         problems: What is wrong.
         seconds: Duration.
+        total_files: Number of files that could have been checked.
+        snapshots: Number of snapshots they are in.
+        recorded: What was read has been written to the repository.
     """
 
     ok: bool
@@ -151,3 +164,66 @@ class VerifyReport:
     bytes_read: int
     problems: tuple[Problem, ...]
     seconds: float
+    total_files: int = 0
+    snapshots: int = 1
+    recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DrillReport:
+    """A snapshot that was restored to a scratch directory and read to its end.
+
+    Attributes:
+        ok: There are no problems.
+        snapshot: Id of the snapshot.
+        created_at: When it was taken, by the service's clock.
+        age_seconds: How old it was: what would be lost if it were needed now (recovery point).
+        recovery_seconds: From the first request to an open database (recovery time).
+        restore_seconds: The part of it that was downloading.
+        open_seconds: The part of it that RocksDB took to open it, write-ahead logs replayed.
+        scan_seconds: Reading every entry afterwards.
+        files: Number of files.
+        total_bytes: Size of them.
+        entries: Number of entries by column family.
+        checksums: CRC32C of all entries by column family, see docs/format.md.
+        sequence_number: RocksDB's last sequence number in it.
+        compared: An earlier drill of the same snapshot was there to compare with.
+        problems: What is wrong, or beyond a limit that was given.
+        recorded: The drill has been written to the repository.
+    """
+
+    ok: bool
+    snapshot: str
+    created_at: datetime
+    age_seconds: float
+    recovery_seconds: float
+    restore_seconds: float
+    open_seconds: float
+    scan_seconds: float
+    files: int
+    total_bytes: int
+    entries: Mapping[str, int]
+    checksums: Mapping[str, int]
+    sequence_number: int
+    compared: bool
+    problems: tuple[Problem, ...]
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHealth:
+    """How fresh a snapshot is, and when it was last looked at.
+
+    Attributes:
+        snapshot: The snapshot.
+        age_seconds: Its age by the service's clock.
+        last_verified: Since when every object of it has been read in full; None if one never was.
+        last_drill: When it was last restored for a drill.
+        damaged: Objects of it that were found damaged and not read since.
+    """
+
+    snapshot: Snapshot
+    age_seconds: float
+    last_verified: datetime | None
+    last_drill: datetime | None
+    damaged: tuple[str, ...]

@@ -2,138 +2,258 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeVar
 
+from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _layout
-from kumo_crt.backup._results import Problem, Snapshot, SnapshotFile, VerifyReport
+from kumo_crt.backup import _damage, _layout, _ledger, _selection, _verify_job
+from kumo_crt.backup._fetch import missing, wrong_size
+from kumo_crt.backup._ledger import Damage, Ledger, object_hash
+from kumo_crt.backup._results import DrillReport, Problem, Snapshot, SnapshotFile, VerifyReport
+from kumo_crt.backup._selection import Subset
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._verify_job import Outcome, VerifyJob
 from kumo_crt.exceptions import (
-    ChecksumMismatchError,
+    AccessDeniedError,
     FormatError,
     NotFoundError,
     SnapshotNotFoundError,
-    TransportError,
 )
-from kumo_crt.s3._get import Discard, GetOptions, get_task
-from kumo_crt.s3._objects import head_task
 
-LEVELS = ("quick", "stored", "full")
+LEVELS = ("quick", "stored", "full", "restore")
+ALL = "all"
+T = TypeVar("T")
+_MANIFESTS_AT_ONCE = 8
+_log = logging.getLogger("kumo_crt.backup")
 
 
-def verify_task(
-    store: Store,
-    snapshot_id: str,
-    level: str,
-    concurrency: int,
-    progress: Callable[[int, int], object] | None,
-) -> Task[VerifyReport]:
-    """Checks one snapshot; damage is reported, not raised."""
+class _Run(Protocol):
+    def __call__(self, task: Task[T], /) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyPlan:
+    """What a verification is to do.
+
+    Attributes:
+        run: Runs a task.
+        store: The repository.
+        settings: Of the client, for workers.
+        snapshot: Id, or ``"all"``.
+        level: ``quick``, ``stored`` or ``full``.
+        subset: Only a part.
+        max_bytes: No more than these.
+        executor: Where to check; None for here.
+        record: Write down what was read: always, never, or (None) if this client may.
+        may_record: Whether the environment allows it.
+        now: The service's time.
+        tool: Who records.
+        concurrency: Objects at once.
+        progress: Called with bytes done and total.
+    """
+
+    run: _Run
+    store: Store
+    settings: Settings
+    snapshot: str
+    level: str
+    subset: Subset | None
+    max_bytes: int | None
+    executor: Executor | None
+    record: bool | None
+    may_record: bool
+    now: datetime
+    tool: str
+    concurrency: int
+    progress: Callable[[int, int], object] | None
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is to be checked."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def files(self) -> list[SnapshotFile]:
+        """Every data object once, newest snapshots first."""
+        found: dict[tuple[str, int, int], SnapshotFile] = {}
+        for snapshot in reversed(self.snapshots):
+            for file in snapshot.files:
+                if file.key is not None:
+                    found.setdefault((file.key, file.size, file.crc32c), file)
+        return list(found.values())
+
+
+def verify(plan: VerifyPlan) -> VerifyReport:
+    """Checks one snapshot or all of them; damage is reported, not raised."""
     started = time.monotonic()
-    bytes_read = 0
-    problems: list[Problem] = []
-    files: list[SnapshotFile] = []
-    try:
-        snapshot: Snapshot = yield from store.snapshot(snapshot_id)
-    except NotFoundError:
-        raise SnapshotNotFoundError(
-            f"{store.location}: there is no snapshot {snapshot_id}"
-        ) from None
-    except FormatError as error:
-        key = _layout.snapshot_key(snapshot_id)
-        problems.append(Problem(snapshot_id, "", key, "manifest", str(error)))
-    else:
-        files = [file for file in snapshot.files if file.key is not None]
-        meter = Meter(progress, sum(file.size for file in files))
-        if level == "quick":
-            problems = yield from _quick(store, snapshot_id, files, meter)
-        else:
-            check = _stored if level == "stored" else _full
-            found = yield Gather(
-                (check(store, snapshot_id, file, meter) for file in files), concurrency
-            )
-            problems = [problem for problem in found if problem is not None]
-            bytes_read = sum(file.size for file in files) if level == "full" else 0
-        meter.flush()
+    known = plan.run(_load_task(plan))
+    files = known.files()
+    ledger = Ledger()
+    if plan.max_bytes is not None or (plan.subset is not None and plan.subset.part is None):
+        ledger = plan.run(_ledger.read_task(plan.store))
+    chosen = _selection.select(files, plan.subset, plan.max_bytes, ledger.last_read)
+    meter = Meter(plan.progress, sum(file.size for file in chosen))
+    outcomes = _check(plan, chosen, meter)
+    damaged = {
+        file: outcome
+        for file, outcome in zip(chosen, outcomes, strict=True)
+        if outcome.kind is not None
+    }
+    problems = list(known.problems)
+    if damaged:
+        problems += plan.run(_damage.explain_task(plan.store, damaged, known.snapshots))
+    meter.flush()
+    recorded = _record(plan, chosen, damaged)
     return VerifyReport(
         ok=not problems,
-        snapshot=snapshot_id,
-        level=level,
-        files=len(files),
-        bytes_read=bytes_read,
+        snapshot=plan.snapshot,
+        level=plan.level,
+        files=len(chosen),
+        bytes_read=sum(f.size for f in chosen if f not in damaged) if plan.level == "full" else 0,
         problems=tuple(problems),
         seconds=time.monotonic() - started,
+        total_files=len(files),
+        snapshots=len(known.snapshots),
+        recorded=recorded,
     )
 
 
-def _quick(
-    store: Store, snapshot_id: str, files: list[SnapshotFile], meter: Meter
-) -> Task[list[Problem]]:
+def of_drill(found: DrillReport) -> VerifyReport:
+    """A drill as the verification of level ``restore``."""
+    return VerifyReport(
+        ok=found.ok,
+        snapshot=found.snapshot,
+        level="restore",
+        files=found.files,
+        bytes_read=found.total_bytes,
+        problems=found.problems,
+        seconds=found.recovery_seconds + found.scan_seconds,
+        total_files=found.files,
+        recorded=found.recorded,
+    )
+
+
+def _load_task(plan: VerifyPlan) -> Task[_Known]:
+    """Reads the manifests; one that is damaged is a problem, not the end."""
+    ids = [plan.snapshot]
+    if plan.snapshot == ALL:
+        ids = yield from plan.store.snapshot_ids()
+    known = _Known()
+    found: list[Snapshot | Problem | None] = yield Gather(
+        (_load_one(plan, snapshot_id) for snapshot_id in ids), _MANIFESTS_AT_ONCE
+    )
+    for item in found:
+        if isinstance(item, Problem):
+            known.problems.append(item)
+        elif item is not None:
+            known.snapshots.append(item)
+    return known
+
+
+def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | None]:
+    try:
+        return (yield from plan.store.snapshot(snapshot_id))
+    except NotFoundError:
+        if plan.snapshot == ALL:
+            return None  # deleted since it was listed
+        raise SnapshotNotFoundError(
+            f"{plan.store.location}: there is no snapshot {snapshot_id}"
+        ) from None
+    except FormatError as error:
+        key = _layout.snapshot_key(snapshot_id)
+        return Problem(snapshot_id, "", key, "manifest", str(error), snapshots=(snapshot_id,))
+
+
+def _check(plan: VerifyPlan, files: list[SnapshotFile], meter: Meter) -> list[Outcome]:
+    if plan.level == "quick":
+        return plan.run(_quick(plan.store, files, meter))
+    if plan.executor is None:
+        return plan.run(
+            _verify_job.check_task(plan.store, plan.level, files, plan.concurrency, meter)
+        )
+    jobs = [
+        VerifyJob(plan.settings, plan.store.location, plan.level, portion, plan.concurrency)
+        for portion in _verify_job.split(files)
+    ]
+    futures: dict[Future[list[Outcome]], int] = {}
+    results: list[list[Outcome]] = [[] for _ in jobs]
+    try:
+        for index, job in enumerate(jobs):
+            futures[plan.executor.submit(_verify_job.run_job, job)] = index
+        for future in as_completed(futures):
+            index = futures[future]
+            results[index] = future.result()
+            meter.add(sum(file.size for file in jobs[index].files))
+    finally:
+        for future in futures:
+            future.cancel()
+    return [outcome for result in results for outcome in result]
+
+
+def _quick(store: Store, files: Iterable[SnapshotFile], meter: Meter) -> Task[list[Outcome]]:
     """One listing for all: a thousand objects a request."""
     listed = yield from store.list_all(_layout.DATA)
     sizes = {item.key: item.size for item in listed}
-    problems = []
+    outcomes = []
     for file in files:
         size = sizes.get(store.location.key(file.key or ""))
         if size is None:
-            problems.append(_missing(store, snapshot_id, file))
+            outcomes.append(Outcome("missing", str(missing(store, file))))
         elif size != file.size:
-            problems.append(_wrong_size(store, snapshot_id, file, size))
+            outcomes.append(Outcome("size", str(wrong_size(store, file, size))))
+        else:
+            outcomes.append(Outcome())
         meter.add(file.size)
-    return problems
+    return outcomes
 
 
-def _problem(
-    store: Store, snapshot_id: str, file: SnapshotFile, kind: str, message: str
-) -> Problem:
-    key = file.key or ""
-    return Problem(snapshot_id, file.path, key, kind, f"{store.url(key)}: {message}")
+def _record(
+    plan: VerifyPlan, files: Iterable[SnapshotFile], damaged: dict[SnapshotFile, Outcome]
+) -> bool:
+    """Writes down what was read and what was found damaged, if there is anything to tell."""
+    new = Ledger()
+    if plan.level == "full":
+        new.reads = {object_hash(f.key or ""): plan.now for f in files if f not in damaged}
+    new.damaged = {
+        file.key or "": Damage(plan.now, outcome.kind or "")
+        for file, outcome in damaged.items()
+        if outcome.kind in ("missing", "size", "checksum")
+    }
+    return record(plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record)
 
 
-def _missing(store: Store, snapshot_id: str, file: SnapshotFile) -> Problem:
-    return _problem(store, snapshot_id, file, "missing", "there is no such object")
+def record(
+    run: _Run,
+    store: Store,
+    new: Ledger,
+    now: datetime,
+    tool: str,
+    wanted: bool | None,
+    may: bool,
+) -> bool:
+    """Adds to the ledger where that is wanted and possible; tells whether it did.
 
-
-def _wrong_size(store: Store, snapshot_id: str, file: SnapshotFile, size: int) -> Problem:
-    message = f"{size} bytes, the manifest says {file.size}"
-    return _problem(store, snapshot_id, file, "size", message)
-
-
-def _stored(
-    store: Store, snapshot_id: str, file: SnapshotFile, meter: Meter
-) -> Task[Problem | None]:
+    Raises:
+        AccessDeniedError: It was demanded, and this client may not write.
+    """
+    if wanted is False or not (new.reads or new.damaged or new.drills):
+        return False
+    if wanted is None and not may:
+        return False
     try:
-        found = yield from head_task(
-            store.context, store.bucket, store.location.key(file.key or "")
-        )
-    except NotFoundError:
-        return _missing(store, snapshot_id, file)
-    meter.add(file.size)
-    if found.size != file.size:
-        return _wrong_size(store, snapshot_id, file, found.size)
-    if found.checksum_crc32c is None:
-        message = "the service tells no CRC32C of it: verify with level 'full'"
-        return _problem(store, snapshot_id, file, "unverifiable", message)
-    if found.checksum_crc32c != file.crc32c:
-        message = f"CRC32C {found.checksum_crc32c:08x}, the manifest says {file.crc32c:08x}"
-        return _problem(store, snapshot_id, file, "checksum", message)
-    return None
-
-
-def _full(store: Store, snapshot_id: str, file: SnapshotFile, meter: Meter) -> Task[Problem | None]:
-    options = GetOptions(expected_crc32c=file.crc32c, meter=meter)
-    key = store.location.key(file.key or "")
-    try:
-        found = yield from get_task(store.context, store.bucket, key, Discard(), options)
-    except NotFoundError:
-        return _missing(store, snapshot_id, file)
-    except ChecksumMismatchError as error:
-        return Problem(snapshot_id, file.path, file.key or "", "checksum", str(error))
-    except TransportError as error:
-        if "announced" not in str(error):
+        run(_ledger.record_task(store, new, now, tool))
+    except AccessDeniedError as error:
+        if wanted:
             raise
-        return Problem(snapshot_id, file.path, file.key or "", "size", str(error))
-    if found.size != file.size:
-        return _wrong_size(store, snapshot_id, file, found.size)
-    return None
+        # Whoever may only read may verify all the same.
+        _log.warning("what was read could not be written down: %s", error)
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""Tells what a damaged object means: which snapshots, which file, which keys."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt._engine import Gather, Task
+from kumo_crt.backup._families import manifest_of, materialise_task, number_of
+from kumo_crt.backup._fetch import DamagedError
+from kumo_crt.backup._results import Problem, Snapshot, SnapshotFile
+from kumo_crt.backup._store import Store
+from kumo_crt.backup._verify_job import Outcome
+from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
+
+_CONCURRENCY = 8
+_log = logging.getLogger("kumo_crt.backup")
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """What of a database a file holds."""
+
+    column_family: str
+    smallest: bytes
+    largest: bytes
+
+
+def explain_task(
+    store: Store, damaged: Mapping[SnapshotFile, Outcome], known: Iterable[Snapshot]
+) -> Task[list[Problem]]:
+    """Makes problems of damaged objects; reads every manifest for it, and some MANIFESTs."""
+    snapshots = {snapshot.id: snapshot for snapshot in known}
+    ids = yield from store.snapshot_ids()
+    others = yield Gather(
+        (_readable(store, name) for name in ids if name not in snapshots), _CONCURRENCY
+    )
+    snapshots |= {snapshot.id: snapshot for snapshot in others if snapshot is not None}
+    users: dict[str, list[Snapshot]] = {}
+    wanted = {file.key for file in damaged}
+    for _, snapshot in sorted(snapshots.items()):
+        for key in {file.key for file in snapshot.files} & wanted:
+            users.setdefault(key or "", []).append(snapshot)
+    ranges: dict[str, Mapping[int, _Range]] = {}
+    problems = []
+    for file, outcome in damaged.items():
+        key = file.key or ""
+        # The newest that names it: its MANIFEST is the one that is most likely to be there.
+        affected = users.get(key, [])
+        newest = affected[-1] if affected else None
+        if newest is not None and newest.id not in ranges and file.kind in ("sst", "blob"):
+            ranges[newest.id] = yield from _ranges(store, newest)
+        path = file.path
+        found: _Range | None = None
+        if newest is not None:
+            there = next(item for item in newest.files if item.key == file.key)
+            path = there.path
+            found = ranges.get(newest.id, {}).get(number_of(there) or 0)
+        problems.append(
+            Problem(
+                snapshot=newest.id if newest is not None else "",
+                path=path,
+                key=key,
+                kind=outcome.kind or "",
+                message=outcome.message,
+                snapshots=tuple(snapshot.id for snapshot in affected),
+                column_family=found.column_family if found is not None else None,
+                smallest_key=found.smallest if found is not None else None,
+                largest_key=found.largest if found is not None else None,
+            )
+        )
+    return problems
+
+
+def _readable(store: Store, snapshot_id: str) -> Task[Snapshot | None]:
+    try:
+        return (yield from store.snapshot(snapshot_id))
+    except (FormatError, NotFoundError):
+        return None
+
+
+def _ranges(store: Store, snapshot: Snapshot) -> Task[Mapping[int, _Range]]:
+    """Key ranges by file number, as the snapshot's MANIFEST has them; nothing if it is damaged."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "MANIFEST"
+        try:
+            yield from materialise_task(store, manifest_of(snapshot), path, None)
+            state = _core.read_manifest(path)
+        except (DamagedError, KumoError, _core.RocksDBFormatError) as error:
+            _log.warning(
+                "snapshot %s: the key ranges of its files are not known: %s", snapshot.id, error
+            )
+            return {}
+    return ranges_of(state)
+
+
+def ranges_of(state: _core.ManifestState) -> Mapping[int, _Range]:
+    """Key ranges by file number.
+
+    Of a blob file it is that of all tables that may refer to it: of its column family, with an
+    oldest blob file that is not newer.
+    """
+    names = {family.id: family.name for family in state.column_families}
+    found = {
+        sst.number: _Range(names[sst.column_family_id], sst.smallest_key, sst.largest_key)
+        for sst in state.sst_files
+    }
+    for blob in state.blob_files:
+        tables = [
+            sst
+            for sst in state.sst_files
+            if sst.column_family_id == blob.column_family_id
+            and 0 < sst.oldest_blob_file_number <= blob.number
+        ]
+        if tables:
+            found[blob.number] = _Range(
+                names[blob.column_family_id],
+                min(sst.smallest_key for sst in tables),
+                max(sst.largest_key for sst in tables),
+            )
+    return found

@@ -1,0 +1,323 @@
+"""The proof that a snapshot can be restored: it is, to a scratch directory, and read to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from kumo_crt import _core
+from kumo_crt._engine import Task
+from kumo_crt.backup import _ledger, _restore, _verify
+from kumo_crt.backup._capture import EXTRA_CONFIG
+from kumo_crt.backup._ledger import Drilled, FamilyContent, Ledger, object_hash
+from kumo_crt.backup._results import DrillReport, Problem, RestoreReport, Snapshot
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import IntegrityError, RepositoryError
+
+T = TypeVar("T")
+Opener = Callable[[str], Any]
+_SCRATCH = "kumo-drill-"
+_BATCH = 1 << 20
+
+
+class _Run(Protocol):
+    def __call__(self, task: Task[T], /) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPlan:
+    """What a drill is to do; see `Repository.drill`."""
+
+    run: _Run
+    store: Store
+    snapshot: Snapshot
+    scratch: Path | None
+    opener: Opener | None
+    max_rto: float | None
+    max_age: float | None
+    record: bool | None
+    may_record: bool
+    now: datetime
+    tool: str
+    concurrency: int
+    progress: Callable[[int, int], object] | None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a drill has measured so far."""
+
+    problems: list[Problem] = field(default_factory=list)
+    restored: RestoreReport | None = None
+    families: dict[str, FamilyContent] = field(default_factory=dict)
+    restore_seconds: float = 0.0
+    open_seconds: float = 0.0
+    scan_seconds: float = 0.0
+    compared: bool = False
+
+
+def drill(plan: DrillPlan) -> DrillReport:
+    """Restores a snapshot, opens it, reads everything, and compares."""
+    opener = plan.opener or _opener()
+    snapshot = plan.snapshot
+    found = _Found()
+    with _scratch(plan.scratch) as directory:
+        target = directory / "database"
+        begun = time.monotonic()
+        try:
+            found.restored = _restore.restore(_restore_plan(plan, target))
+        except IntegrityError as error:
+            _problem(plan, found, "restore", str(error))
+        found.restore_seconds = time.monotonic() - begun
+        if found.restored is not None:
+            _read(plan, found, target, opener)
+    recovery = found.restore_seconds + found.open_seconds
+    age = max(0.0, (plan.now - snapshot.created_at).total_seconds())
+    if plan.max_rto is not None and recovery > plan.max_rto:
+        _problem(plan, found, "rto", f"recovery took {recovery:.1f} s, above {plan.max_rto:g} s")
+    if plan.max_age is not None and age > plan.max_age:
+        _problem(plan, found, "age", f"the snapshot is {age:.0f} s old, above {plan.max_age:g} s")
+    return DrillReport(
+        ok=not found.problems,
+        snapshot=snapshot.id,
+        created_at=snapshot.created_at,
+        age_seconds=age,
+        recovery_seconds=recovery,
+        restore_seconds=found.restore_seconds,
+        open_seconds=found.open_seconds,
+        scan_seconds=found.scan_seconds,
+        files=len(snapshot.files),
+        total_bytes=snapshot.total_bytes,
+        entries={name: content.entries for name, content in found.families.items()},
+        checksums={name: content.crc32c for name, content in found.families.items()},
+        sequence_number=snapshot.sequence_number,
+        compared=found.compared,
+        problems=tuple(found.problems),
+        recorded=_record(plan, found),
+    )
+
+
+def _problem(plan: DrillPlan, found: _Found, kind: str, message: str) -> None:
+    snapshot = plan.snapshot.id
+    found.problems.append(Problem(snapshot, "", "", kind, message, snapshots=(snapshot,)))
+
+
+def _restore_plan(plan: DrillPlan, target: Path) -> _restore.RestorePlan:
+    return _restore.RestorePlan(
+        run=plan.run,
+        store=plan.store,
+        snapshot=plan.snapshot,
+        target=target,
+        overwrite=False,
+        delta=False,
+        column_families=None,
+        concurrency=plan.concurrency,
+        progress=plan.progress,
+        dry_run=False,
+    )
+
+
+def _opener() -> Opener:
+    """Opens databases of plain bytes, and those of rocksdict's own mode."""
+    try:
+        from rocksdict import Options, Rdict
+    except ImportError:
+        raise RepositoryError(
+            "a drill opens the restored database, which needs rocksdict: pip install "
+            "'kumo-crt[rocksdb]'"
+        ) from None
+
+    def options(raw: bool) -> Any:
+        made = Options(raw_mode=raw)
+        made.create_if_missing(False)
+        return made
+
+    def opened(path: str) -> Any:
+        raw = _is_raw(Path(path))
+        families = {name: options(raw) for name in Rdict.list_cf(path, options(raw))}
+        return Rdict(path, options(raw), column_families=families)
+
+    return opened
+
+
+def _is_raw(target: Path) -> bool:
+    """Whether rocksdict left keys and values as they are; its own mode orders them by type."""
+    try:
+        config = json.loads((target / EXTRA_CONFIG).read_bytes())
+    except FileNotFoundError:
+        return True  # made by something else
+    except ValueError:
+        return False
+    return not isinstance(config, dict) or config.get("raw_mode") is not False
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path | None) -> Iterator[Path]:
+    """A directory that is gone afterwards; so is what a killed drill left."""
+    where = parent if parent is not None else Path(tempfile.gettempdir())
+    if not where.is_dir():
+        raise RepositoryError(f"{where}: no such directory: create it, or choose another scratch")
+    for left in where.glob(f"{_SCRATCH}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    path = where / f"{_SCRATCH}{secrets.token_hex(4)}"
+    path.mkdir(mode=0o700)
+    try:
+        with _locked(path):
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
+    """Opens the restored database, reads it, and compares it with what is known."""
+    most = _most_entries(target)
+    begun = time.monotonic()
+    try:
+        database = opener(str(target))
+    except Exception as error:
+        _problem(plan, found, "open", f"RocksDB does not open the restored database: {error}")
+        return
+    found.open_seconds = time.monotonic() - begun
+    begun = time.monotonic()
+    try:
+        sequence = database.latest_sequence_number()
+        for name in plan.snapshot.column_families:
+            found.families[name] = _scan(database, name)
+    except Exception as error:
+        _problem(plan, found, "content", f"RocksDB cannot read the restored database: {error}")
+        return
+    finally:
+        found.scan_seconds = time.monotonic() - begun
+        database.close()
+    # A log that only RocksDB can read may hold more than was known when it was backed up.
+    if sequence < plan.snapshot.sequence_number:
+        _problem(
+            plan,
+            found,
+            "content",
+            f"its last sequence number is {sequence}, {plan.snapshot.sequence_number} when it was "
+            "backed up: the newest writes are missing",
+        )
+    _compare_counts(plan, found, most)
+    _compare_with_earlier(plan, found)
+
+
+def _scan(database: Any, name: str) -> FamilyContent:
+    """Reads a column family to its end; RocksDB checks every block of it."""
+    family = database if name == "default" else database.get_column_family(name)
+    entries = 0
+    crc = 0
+    batch = bytearray()
+    pack = struct.Struct("<QQ").pack
+    # Objects that rocksdict has pickled stay bytes: nothing that is stored may run code here.
+    family.set_loads(bytes)
+    try:
+        for key, value in family.items():
+            entries += 1
+            if type(key) is not bytes:
+                key = _typed(key)
+            if type(value) is not bytes:
+                value = _typed(value)
+            batch += pack(len(key), len(value))
+            batch += key
+            batch += value
+            if len(batch) >= _BATCH:
+                crc = _core.crc32c(batch, crc)
+                batch = bytearray()
+    finally:
+        if family is not database:
+            family.close()
+    return FamilyContent(entries, _core.crc32c(batch, crc))
+
+
+def _typed(value: object) -> bytes:
+    """The bytes that stand for a number or text of rocksdict's own mode."""
+    return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
+
+
+def _most_entries(target: Path) -> Mapping[str, int]:
+    """The most entries that each column family can have, by tables and write-ahead logs."""
+    state = _core.read_manifest(target / _core.read_current(target / "CURRENT"))
+    logs = (_core.scan_wal(path) for path in target.glob("*.log"))
+    # Of a compressed log only RocksDB knows how much is in it.
+    unflushed = 0
+    for log in logs:
+        unflushed = unflushed + log.entries if not log.compressed else 1 << 62
+    most = {family.id: unflushed for family in state.column_families}
+    for sst in state.sst_files:
+        properties = _core.sst_properties(target / f"{sst.number:06d}.sst")
+        most[sst.column_family_id] += properties.num_entries - properties.num_deletions
+    return {family.name: most[family.id] for family in state.column_families}
+
+
+def _compare_counts(plan: DrillPlan, found: _Found, most: Mapping[str, int]) -> None:
+    for name, content in found.families.items():
+        if name not in most:
+            _problem(plan, found, "content", f"column family {name!r} is not in its MANIFEST")
+        elif content.entries > most[name]:
+            _problem(
+                plan,
+                found,
+                "content",
+                f"column family {name!r} has {content.entries} entries, its tables and logs hold "
+                f"at most {most[name]}",
+            )
+
+
+def _compare_with_earlier(plan: DrillPlan, found: _Found) -> None:
+    """A snapshot never changes: whoever read it before must have found the same."""
+    earlier = plan.run(_ledger.read_task(plan.store)).drills.get(plan.snapshot.id)
+    if earlier is None:
+        return
+    found.compared = True
+    for name in sorted({*earlier.families, *found.families}):
+        before, now = earlier.families.get(name), found.families.get(name)
+        if before != now:
+            _problem(
+                plan,
+                found,
+                "content",
+                f"column family {name!r} has {_told(now)}; a drill at {earlier.at:%F %T}Z found "
+                f"{_told(before)}",
+            )
+
+
+def _told(content: FamilyContent | None) -> str:
+    if content is None:
+        return "nothing"
+    return f"{content.entries} entries with CRC32C {content.crc32c:08x}"
+
+
+def _record(plan: DrillPlan, found: _Found) -> bool:
+    new = Ledger()
+    if found.restored is not None:
+        keys = (file.key for file in plan.snapshot.files if file.key is not None)
+        new.reads = {object_hash(key): plan.now for key in keys}
+    if not any(problem.kind in ("open", "content") for problem in found.problems):
+        new.drills = {plan.snapshot.id: Drilled(plan.now, found.families)} if new.reads else {}
+    return _verify.record(
+        plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record
+    )

@@ -1,0 +1,245 @@
+"""Drills: restored, opened, read to the end, compared, and removed again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Options, Rdict
+
+import kumo_crt
+from tests.backup.conftest import Library, Make
+from tests.backup.helpers import (
+    delete,
+    flipped,
+    get,
+    key_of,
+    keys,
+    manifest,
+    manifest_key,
+    put,
+    stored_files,
+    url,
+)
+from tests.support import databases
+from tests.support.processes import start_python
+from tests.support.servers import S3Server
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """An empty directory."""
+    path = tmp_path / "scratch"
+    path.mkdir()
+    return path
+
+
+def _checksum(entries: list[databases.Entry], family: str) -> int:
+    """By docs/format.md."""
+    crc = 0
+    for name, key, value in entries:
+        if name == family:
+            lengths = len(key).to_bytes(8, "little") + len(value).to_bytes(8, "little")
+            crc = kumo_crt.crc32c(lengths + key + value, crc)
+    return crc
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "column_families", "deletions", "blobs", "unflushed_wal"]
+)
+def test_everything_is_read(
+    repository: kumo_crt.Repository, library: Library, make: Make, scratch: Path, name: str
+) -> None:
+    snapshot = repository.backup(make(name))
+    report = repository.drill(scratch=scratch)
+    assert report.ok
+    assert (report.snapshot, report.sequence_number) == (snapshot.id, snapshot.sequence_number)
+    truth = library.truth(name)
+    assert set(report.entries) == set(snapshot.column_families)
+    for family in snapshot.column_families:
+        assert report.entries[family] == sum(1 for entry in truth if entry[0] == family)
+        assert report.checksums[family] == _checksum(truth, family)
+    assert report.recovery_seconds == report.restore_seconds + report.open_seconds > 0
+    assert report.scan_seconds > 0
+    assert 0 <= report.age_seconds < 300
+    assert list(scratch.iterdir()) == []
+
+
+def test_the_second_drill_compares_with_the_first(
+    repository: kumo_crt.Repository, make: Make, scratch: Path, boto: Any, bucket: str
+) -> None:
+    snapshot = repository.backup(make("column_families"))
+    first = repository.drill(scratch=scratch)
+    assert (first.compared, first.recorded) == (False, True)
+    health = repository.health()[0]
+    assert health.last_drill is not None
+    assert health.last_verified == health.last_drill
+    second = repository.drill(scratch=scratch)
+    assert (second.ok, second.compared) == (True, True)
+    assert second.checksums == first.checksums
+    # Somebody found something else: one of the two is wrong.
+    for name in keys(boto, bucket, "health/"):
+        document = json.loads(get(boto, bucket, name))
+        document["drills"][0]["column_families"]["users"]["entries"] += 1
+        put(boto, bucket, name, json.dumps(document).encode())
+    third = repository.drill(scratch=scratch)
+    assert [problem.kind for problem in third.problems] == ["content"]
+    assert "'users'" in third.problems[0].message
+    assert third.problems[0].snapshots == (snapshot.id,)
+
+
+def test_limits(repository: kumo_crt.Repository, make: Make, scratch: Path) -> None:
+    repository.backup(make("one_key"))
+    report = repository.drill(scratch=scratch, max_rto=0.0, max_age=-1.0)
+    assert [problem.kind for problem in report.problems] == ["rto", "age"]
+    assert repository.drill(scratch=scratch, max_rto=100, max_age=1000).ok
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_damaged_object(
+    repository: kumo_crt.Repository,
+    make: Make,
+    scratch: Path,
+    boto: Any,
+    bucket: str,
+    damage: str,
+) -> None:
+    file = stored_files(repository.backup(make("plain")), "sst")[0]
+    content = get(boto, bucket, key_of(file))
+    delete(boto, bucket, key_of(file))
+    if damage == "flipped":
+        put(boto, bucket, key_of(file), flipped(content))
+    report = repository.drill(scratch=scratch)
+    assert [problem.kind for problem in report.problems] == ["restore"]
+    assert file.path in report.problems[0].message
+    assert report.recorded is False
+    assert list(scratch.iterdir()) == []
+    verified = repository.verify(level="restore")
+    assert (verified.ok, verified.level) == (False, "restore")
+    assert [problem.kind for problem in verified.problems] == ["restore"]
+
+
+def _commit_instead(
+    boto: Any, bucket: str, snapshot: kumo_crt.Snapshot, change: dict[str, Any]
+) -> None:
+    document = {**manifest(boto, bucket, snapshot), **change}
+    put(boto, bucket, manifest_key(snapshot), json.dumps(document).encode())
+
+
+def test_writes_that_are_missing(
+    repository: kumo_crt.Repository, make: Make, scratch: Path, boto: Any, bucket: str
+) -> None:
+    """Each file is what the manifest says, and yet it is not what was backed up."""
+    snapshot = repository.backup(make("plain"))
+    _commit_instead(boto, bucket, snapshot, {"sequence_number": snapshot.sequence_number + 1})
+    report = repository.drill(scratch=scratch)
+    assert [problem.kind for problem in report.problems] == ["content"]
+    assert "newest writes are missing" in report.problems[0].message
+    _commit_instead(boto, bucket, snapshot, {"column_families": ["default", "lost"]})
+    report = repository.drill(scratch=scratch)
+    assert [problem.kind for problem in report.problems] == ["content"]
+    assert "lost" in report.problems[0].message
+
+
+def test_a_database_that_does_not_open(
+    repository: kumo_crt.Repository, make: Make, scratch: Path
+) -> None:
+    repository.backup(make("plain"))
+
+    def opener(path: str) -> Any:
+        raise OSError("no such comparator")
+
+    report = repository.drill(scratch=scratch, opener=opener)
+    assert [problem.kind for problem in report.problems] == ["open"]
+    assert list(scratch.iterdir()) == []
+    opened = []
+
+    def mine(path: str) -> Rdict:
+        opened.append(path)
+        return Rdict(path, Options(raw_mode=True))
+
+    assert repository.drill(scratch=scratch, opener=mine).ok
+    assert len(opened) == 1
+
+
+class _Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("TRAP",)
+
+
+def test_rocksdicts_own_mode(
+    repository: kumo_crt.Repository,
+    tmp_path: Path,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Typed keys come in the order of their types; pickled values are not unpickled."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "db"
+    db = Rdict(str(path))
+    db[1] = "one"
+    db["two"] = 2.5
+    db[b"three"] = True
+    db[4] = _Trap()
+    db.close()
+    repository.backup(path)
+    first = repository.drill(scratch=scratch)
+    assert first.ok
+    assert first.entries == {"default": 4}
+    assert repository.drill(scratch=scratch).ok
+    assert not (tmp_path / "TRAP").exists()
+
+
+_KILLED = """
+import os, signal, sys
+import kumo_crt
+def opener(path):
+    os.kill(os.getpid(), signal.SIGKILL)
+with kumo_crt.Repository.open(sys.argv[1]) as repository:
+    repository.drill(scratch=sys.argv[2], opener=opener)
+"""
+
+
+def test_killed(
+    repository: kumo_crt.Repository,
+    make: Make,
+    scratch: Path,
+    s3_server: S3Server,
+    bucket: str,
+) -> None:
+    repository.backup(make("plain"))
+    with start_python(_KILLED, url(bucket), str(scratch), env=s3_server.environment()) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(list(scratch.iterdir())) == 1
+    (scratch / "kumo-drill-notes.txt").write_text("not a directory")
+    assert repository.drill(scratch=scratch).ok
+    assert [path.name for path in scratch.iterdir()] == ["kumo-drill-notes.txt"]
+
+
+def test_no_room_and_no_directory(
+    repository: kumo_crt.Repository, make: Make, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = repository.backup(make("plain"))
+    with pytest.raises(kumo_crt.RepositoryError, match="no such directory"):
+        repository.drill(scratch=scratch / "none")
+    real = os.statvfs
+
+    def full(path: Any) -> Any:
+        found = real(path)
+        return os.statvfs_result((*found[:4], snapshot.total_bytes // found.f_frsize, *found[5:]))
+
+    monkeypatch.setattr(os, "statvfs", full)
+    with pytest.raises(kumo_crt.RepositoryError, match="needs"):
+        repository.drill(scratch=scratch)
+    assert list(scratch.iterdir()) == []
+    shutil.rmtree(scratch)
