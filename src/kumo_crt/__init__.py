@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from kumo_crt import exceptions as exceptions
     from kumo_crt import s3 as s3
     from kumo_crt.backup import (
+        DrillReport,
         Problem,
         Repository,
         RestoreReport,
         Snapshot,
         SnapshotFile,
+        SnapshotHealth,
         ThawReport,
         VerifyReport,
     )
@@ -108,6 +110,7 @@ __all__ = [
     "ChecksumMismatchError",
     "CredentialsError",
     "DeleteResult",
+    "DrillReport",
     "EnvironmentMismatchError",
     "FormatError",
     "GetResult",
@@ -128,6 +131,7 @@ __all__ = [
     "S3Error",
     "Snapshot",
     "SnapshotFile",
+    "SnapshotHealth",
     "SnapshotNotFoundError",
     "ThawReport",
     "ThrottledError",

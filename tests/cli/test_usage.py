@@ -67,9 +67,9 @@ def test_usage_errors_as_json(kumo: Run, line: list[str]) -> None:
 def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> None:
     outcome = kumo("--help")
     assert outcome.code == 0
-    for word in ("backup", "restore", "snapshots", "verify", "put", "get", "ls", "demo"):
+    for word in ("backup", "restore", "snapshots", "verify", "drill", "put", "get", "ls", "demo"):
         assert f"\n    {word} " in outcome.out
-    for word in ("prune", "drill", "doctor", "bench", "replicate", "events"):
+    for word in ("prune", "doctor", "bench", "replicate", "events"):
         assert f"\n    {word} " not in outcome.out
     for word in ("KUMO_ENVIRONMENT", "AWS_CA_BUNDLE", "11 locked"):
         assert word in outcome.out

@@ -2,20 +2,24 @@
 
 from kumo_crt.backup._repository import Repository
 from kumo_crt.backup._results import (
+    DrillReport,
     Problem,
     RestoreReport,
     Snapshot,
     SnapshotFile,
+    SnapshotHealth,
     ThawReport,
     VerifyReport,
 )
 
 __all__ = [
+    "DrillReport",
     "Problem",
     "Repository",
     "RestoreReport",
     "Snapshot",
     "SnapshotFile",
+    "SnapshotHealth",
     "ThawReport",
     "VerifyReport",
 ]

@@ -9,15 +9,16 @@ import traceback
 from collections.abc import Callable
 
 import kumo_crt
-from kumo_crt.cli import _demo, _errors, _objects, _parser, _repository, _signals
+from kumo_crt.cli import _care, _demo, _errors, _objects, _parser, _repository, _signals
 from kumo_crt.cli._errors import CommandError, OutputClosedError
 from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "backup": _repository.backup,
     "restore": _repository.restore,
-    "snapshots": _repository.snapshots,
-    "verify": _repository.verify,
+    "snapshots": _care.snapshots,
+    "verify": _care.verify,
+    "drill": _care.drill,
     "put": _objects.put,
     "get": _objects.get,
     "ls": _objects.ls,

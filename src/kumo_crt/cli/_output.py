@@ -41,6 +41,8 @@ def _encode(value: object) -> object:
         return fields(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise TypeError(f"{type(value).__name__} in a JSON document")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import NoReturn
 
 from kumo_crt._config import ADDRESSING_STYLES
 from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
 
-LEVELS = ("quick", "stored", "full")
+LEVELS = ("quick", "stored", "full", "restore")
 
 _EPILOG = """\
 environment variables:
@@ -100,6 +101,16 @@ def _dry_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
+
+
+def _no_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-record", action="store_true", help="do not write to the repository what was read"
+    )
+
+
 def _snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="ID", default="latest", help="default: latest")
 
@@ -108,6 +119,78 @@ def _concurrency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-concurrency", type=units.positive, metavar="N", help="files under way at once"
     )
+
+
+def _care(command: Callable[..., _Parser]) -> None:
+    """Commands that look after what is stored."""
+    snapshots = command(
+        "snapshots",
+        "list the snapshots of a repository, newest last",
+        "List the snapshots of a repository, newest last: age, size, what was new, and since when "
+        "every byte has been verified",
+    )
+    _url(snapshots)
+    snapshots.add_argument(
+        "--max-age",
+        type=units.duration,
+        metavar="TIME",
+        help="exit with 3 if the newest is older, such as 26h",
+    )
+    _environment(snapshots)
+
+    verify = command(
+        "verify",
+        "check that a snapshot can be restored",
+        "Check a snapshot, or all. quick: every object is there with its size; stored: also the "
+        "checksums that S3 stores; full: every byte is read; restore: see drill. What was read in "
+        "full is remembered in the repository",
+    )
+    _url(verify)
+    verify.add_argument(
+        "--snapshot", metavar="ID", default="latest", help="or all; default: latest"
+    )
+    verify.add_argument("--level", choices=LEVELS, default="stored", help="default: stored")
+    verify.add_argument(
+        "--subset",
+        metavar="N/T",
+        help="with full: the n-th of t parts; oldest/T: a t-th, what was not read for longest",
+    )
+    verify.add_argument(
+        "--max-bytes",
+        type=units.size,
+        metavar="SIZE",
+        help="with full: no more than this, what was not read for longest first",
+    )
+    verify.add_argument(
+        "--request-thaw",
+        type=units.positive,
+        metavar="DAYS",
+        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
+    )
+    _no_record(verify)
+    _concurrency(verify)
+    _environment(verify)
+
+    drill = command(
+        "drill",
+        "prove that a snapshot can be restored, and measure how long it takes",
+        "Restore a snapshot to a scratch directory, open it, read every entry, compare what can be "
+        "compared, and remove it again. Exits with 3 if something is wrong or a limit is passed",
+    )
+    _url(drill)
+    _snapshot(drill)
+    drill.add_argument(
+        "--scratch", metavar="DIR", help="with room for the database; default: temporary files"
+    )
+    drill.add_argument(
+        "--max-rto", type=units.duration, metavar="TIME", help="recovery may take no longer"
+    )
+    drill.add_argument(
+        "--max-age", type=units.duration, metavar="TIME", help="the snapshot may be no older"
+    )
+    _no_record(drill)
+    _concurrency(drill)
+    _environment(drill)
 
 
 def build() -> _Parser:
@@ -191,22 +274,7 @@ def build() -> _Parser:
     _environment(restore)
     _dry_run(restore)
 
-    snapshots = command("snapshots", "list the snapshots of a repository, newest last")
-    snapshots.add_argument(
-        "url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix"
-    )
-    _environment(snapshots)
-
-    verify = command(
-        "verify",
-        "check that a snapshot can be restored",
-        "Check a snapshot. quick: every object is there with its size; stored: also the checksums "
-        "that S3 stores; full: every byte is read",
-    )
-    verify.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
-    _snapshot(verify)
-    verify.add_argument("--level", choices=LEVELS, default="stored", help="default: stored")
-    _environment(verify)
+    _care(command)
 
     put = command("put", "store a file as an object")
     put.add_argument("file", metavar="FILE", help="- reads standard input")

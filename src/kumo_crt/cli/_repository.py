@@ -1,4 +1,4 @@
-"""Commands about repositories: backup, restore, snapshots, verify."""
+"""Commands that move data: backup, restore."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from kumo_crt.backup._capture import capture
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
-from kumo_crt.cli._output import Output, fields, printable, timestamp
+from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
 from kumo_crt.exceptions import RepositoryError, SnapshotNotFoundError
 
 
-def _document(snapshot: Snapshot) -> dict[str, Any]:
+def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot without the list of its files, which can be very long."""
     return {**fields(snapshot), "files": len(snapshot.files)}
 
 
 @contextlib.contextmanager
-def _open(
+def open_repository(
     args: argparse.Namespace, output: Output, *, create: bool = False
 ) -> Iterator[kumo_crt.Repository]:
+    """Opens the repository of a command, or creates it."""
     with open_client(args, output) as client:
         options: dict[str, Any] = {"client": client, "environment": args.environment}
         try:
@@ -70,7 +71,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
     begun = time.monotonic()
     try:
         with (
-            _open(args, output, create=args.create and not args.dry_run) as repository,
+            open_repository(args, output, create=args.create and not args.dry_run) as repository,
             progress.bar(output, "backup") as report,
         ):
             snapshot = repository.backup(
@@ -87,7 +88,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         output.message(f"dry run: would create the repository {printable(args.url)}")
         snapshot = _first_backup(args.db)
     seconds = time.monotonic() - begun
-    output.document({"snapshot": _document(snapshot), "dry_run": args.dry_run, "seconds": seconds})
+    output.document({"snapshot": document(snapshot), "dry_run": args.dry_run, "seconds": seconds})
     done = "would send" if args.dry_run else "sent"
     name = "dry run" if args.dry_run else f"snapshot {snapshot.id}"
     output.message(
@@ -115,7 +116,7 @@ def thawed(args: argparse.Namespace, output: Output, repository: kumo_crt.Reposi
 
 def restore(args: argparse.Namespace, output: Output) -> int:
     """Restores a snapshot."""
-    with _open(args, output) as repository, progress.bar(output, "restore") as report:
+    with open_repository(args, output) as repository, progress.bar(output, "restore") as report:
         if args.request_thaw is not None and not thawed(args, output, repository):
             return errors.DAMAGED
         result = repository.restore(
@@ -141,52 +142,3 @@ def restore(args: argparse.Namespace, output: Output) -> int:
         + ("" if args.dry_run else f"; {format_seconds(result.seconds)}, {rate}")
     )
     return errors.DONE
-
-
-def snapshots(args: argparse.Namespace, output: Output) -> int:
-    """Lists snapshots."""
-    with _open(args, output) as repository:
-        found = repository.snapshots()
-    output.document({"repository": args.url, "snapshots": [_document(item) for item in found]})
-    if not found:
-        output.message("no snapshots")
-        return errors.DONE
-    output.table(
-        ("snapshot", "created (UTC)", ">files", ">size", ">sent", ">sequence", "tags"),
-        [
-            (
-                item.id,
-                timestamp(item.created_at),
-                f"{len(item.files):,}",
-                format_bytes(item.total_bytes),
-                format_bytes(item.uploaded_bytes),
-                str(item.sequence_number),
-                " ".join(f"{name}={value}" for name, value in item.tags.items()),
-            )
-            for item in found
-        ],
-    )
-    return errors.DONE
-
-
-def verify(args: argparse.Namespace, output: Output) -> int:
-    """Checks a snapshot."""
-    with _open(args, output) as repository, progress.bar(output, "verify") as report:
-        result = repository.verify(args.snapshot, level=args.level, progress=report)
-    output.document(fields(result))
-    if result.ok:
-        output.message(
-            f"snapshot {result.snapshot} is sound ({result.level}): "
-            f"{count_of(result.files, 'file')}, {format_bytes(result.bytes_read)} read; "
-            f"{format_seconds(result.seconds)}"
-        )
-        return errors.DONE
-    output.table(
-        ("file", "damage", "found"),
-        [(item.path or item.key, item.kind, item.message) for item in result.problems],
-    )
-    output.result(
-        f"snapshot {result.snapshot} is DAMAGED ({result.level}): "
-        f"{count_of(len(result.problems), 'problem')} in {count_of(result.files, 'file')}"
-    )
-    return errors.DAMAGED

@@ -41,6 +41,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def duration(text: str) -> float:
+    """Reads ``26h``, ``7d12h``, ``90s`` or a plain number of seconds.
+
+    Raises:
+        ArgumentTypeError: It is something else.
+    """
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text):
+        return float(text)
+    match = re.fullmatch(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if match is None or not text:
+        raise ArgumentTypeError(f"{text!r} is no duration: write 90s, 15m, 26h, 7d12h or seconds")
+    weights = (7 * 86400, 86400, 3600, 60, 1)
+    return float(sum(int(n or 0) * w for n, w in zip(match.groups(), weights, strict=True)))
+
+
 def tag(text: str) -> tuple[str, str]:
     """Reads ``name=value``.
 
@@ -99,6 +114,18 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"
+
+
+def format_age(seconds: float) -> str:
+    """Writes how old something is, in its two largest units."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours:02}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
 
 
 def format_rate(count: float, seconds: float) -> str:

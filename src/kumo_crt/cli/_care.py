@@ -1,0 +1,171 @@
+"""Commands that look after what is stored: snapshots, verify, drill."""
+
+from __future__ import annotations
+
+import argparse
+
+import kumo_crt
+from kumo_crt.backup import Problem
+from kumo_crt.cli import _errors as errors
+from kumo_crt.cli import _progress as progress
+from kumo_crt.cli._output import Output, fields, timestamp
+from kumo_crt.cli._repository import document, open_repository, thawed
+from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
+
+
+def snapshots(args: argparse.Namespace, output: Output) -> int:
+    """Lists snapshots; with ``--max-age``, tells whether the newest is fresh enough."""
+    with open_repository(args, output) as repository:
+        found = repository.health()
+    youngest = found[-1].age_seconds if found else None
+    fresh = args.max_age is None or (youngest is not None and youngest <= args.max_age)
+    output.document(
+        {
+            "repository": args.url,
+            "fresh": fresh,
+            "snapshots": [
+                {
+                    **document(item.snapshot),
+                    "age_seconds": item.age_seconds,
+                    "last_verified": item.last_verified,
+                    "last_drill": item.last_drill,
+                    "damaged": item.damaged,
+                }
+                for item in found
+            ],
+        }
+    )
+    if found:
+        output.table(
+            (
+                "snapshot",
+                "created (UTC)",
+                ">age",
+                ">files",
+                ">size",
+                ">new",
+                ">sequence",
+                "verified (UTC)",
+                "tags",
+            ),
+            [
+                (
+                    item.snapshot.id,
+                    timestamp(item.snapshot.created_at),
+                    format_age(item.age_seconds),
+                    f"{len(item.snapshot.files):,}",
+                    format_bytes(item.snapshot.total_bytes),
+                    format_bytes(item.snapshot.uploaded_bytes),
+                    str(item.snapshot.sequence_number),
+                    "DAMAGED" if item.damaged else timestamp(item.last_verified) or "never",
+                    " ".join(f"{name}={value}" for name, value in item.snapshot.tags.items()),
+                )
+                for item in found
+            ],
+        )
+    else:
+        output.message("no snapshots")
+    if not fresh:
+        age = f"is {format_age(youngest)} old" if youngest is not None else "does not exist"
+        output.result(f"the newest snapshot {age}: older than {format_age(args.max_age)}")
+        return errors.DAMAGED
+    return errors.DONE
+
+
+def verify(args: argparse.Namespace, output: Output) -> int:
+    """Checks a snapshot, or all."""
+    with open_repository(args, output) as repository, progress.bar(output, "verify") as report:
+        if args.request_thaw is not None and not thawed(args, output, repository):
+            return errors.DAMAGED
+        result = repository.verify(
+            args.snapshot,
+            level=args.level,
+            subset=args.subset,
+            max_bytes=args.max_bytes,
+            record=False if args.no_record else None,
+            progress=report,
+            max_concurrency=args.max_concurrency,
+        )
+    output.document(fields(result))
+    what = f"snapshot {result.snapshot}"
+    if result.snapshot == "all":
+        what = count_of(result.snapshots, "snapshot")
+    files = count_of(result.files, "file")
+    if result.files != result.total_files:
+        files += f" of {result.total_files:,}"
+    if result.ok:
+        verb = "are" if result.snapshot == "all" and result.snapshots != 1 else "is"
+        output.message(
+            f"{what} {verb} sound ({result.level}): {files}, "
+            f"{format_bytes(result.bytes_read)} read; {format_seconds(result.seconds)}"
+        )
+        return errors.DONE
+    _tell(output, result.problems)
+    output.result(
+        f"{what} DAMAGED ({result.level}): {count_of(len(result.problems), 'problem')} in {files}"
+    )
+    return errors.DAMAGED
+
+
+def drill(args: argparse.Namespace, output: Output) -> int:
+    """Restores to a scratch directory, opens and reads it all."""
+    with open_repository(args, output) as repository, progress.bar(output, "drill") as report:
+        result = repository.drill(
+            args.snapshot,
+            scratch=args.scratch,
+            max_rto=args.max_rto,
+            max_age=args.max_age,
+            record=False if args.no_record else None,
+            progress=report,
+            max_concurrency=args.max_concurrency,
+        )
+    output.document(fields(result))
+    output.message(
+        f"snapshot {result.snapshot}, {format_age(result.age_seconds)} old: "
+        f"{count_of(result.files, 'file')}, {format_bytes(result.total_bytes)}, "
+        f"{count_of(sum(result.entries.values()), 'entry', 'entries')} in "
+        f"{count_of(len(result.entries), 'column family', 'column families')}"
+    )
+    output.message(
+        f"recovered in {format_seconds(result.recovery_seconds)} (restored in "
+        f"{format_seconds(result.restore_seconds)}, "
+        f"{format_rate(result.total_bytes, result.restore_seconds)}; opened in "
+        f"{format_seconds(result.open_seconds)}), read in {format_seconds(result.scan_seconds)}"
+        + ("; as in the drill before" if result.compared and result.ok else "")
+    )
+    if result.ok:
+        return errors.DONE
+    for problem in result.problems:
+        output.result(f"{problem.kind}: {problem.message}")
+    output.result(f"the drill of snapshot {result.snapshot} FAILED")
+    return errors.DAMAGED
+
+
+def _tell(output: Output, problems: tuple[Problem, ...]) -> None:
+    output.table(
+        ("file", "damage", "column family", "keys", ">snapshots", "found"),
+        [
+            (
+                item.path or item.key,
+                item.kind,
+                item.column_family or "",
+                _range(item),
+                f"{len(item.snapshots):,}",
+                item.message,
+            )
+            for item in problems
+        ],
+    )
+
+
+def _range(problem: kumo_crt.Problem) -> str:
+    if problem.smallest_key is None or problem.largest_key is None:
+        return ""
+    return f"{_key(problem.smallest_key)} .. {_key(problem.largest_key)}"
+
+
+def _key(key: bytes) -> str:
+    """A key for people: text if it is, else hexadecimal; not too long."""
+    text = key.decode("ascii", "replace")
+    shown = text if text.isprintable() and text.isascii() else "0x" + key.hex()
+    return shown if len(shown) <= 40 else shown[:39] + "…"

@@ -1,0 +1,176 @@
+"""snapshots, verify in parts, drill, restore of parts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Rdict
+
+from kumo_crt.cli import _units as units
+from tests.cli.conftest import Run
+from tests.support import databases
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+def _keys(boto: Any, bucket: str) -> list[str]:
+    return [item["Key"] for item in boto.list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def _damage(boto: Any, bucket: str) -> str:
+    key = next(key for key in _keys(boto, bucket) if key.endswith(".sst"))
+    content = bytearray(boto.get_object(Bucket=bucket, Key=key)["Body"].read())
+    content[len(content) // 2] ^= 1
+    boto.put_object(Bucket=bucket, Key=key, Body=bytes(content), ChecksumAlgorithm="CRC32C")
+    return key
+
+
+def test_how_fresh_a_repository_is(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    listing = kumo("snapshots", repository, "--max-age", "1h")
+    assert listing.code == 0
+    assert listing.out.splitlines()[1].split()[-1] == "never"  # verified
+    document = kumo("snapshots", repository, "--json").document
+    (item,) = document["snapshots"]
+    assert document["fresh"] is True
+    assert 0 <= item["age_seconds"] < 300
+    assert (item["last_verified"], item["last_drill"], item["damaged"]) == (None, None, [])
+
+    assert kumo("verify", repository, "--level", "full").code == 0
+    verified = kumo("snapshots", repository, "--json").document["snapshots"][0]["last_verified"]
+    age = datetime.now(UTC) - datetime.fromisoformat(verified)
+    assert timedelta(seconds=-5) < age < timedelta(minutes=5)
+
+    stale = kumo("snapshots", repository, "--max-age", "0s")
+    assert stale.code == 3
+    assert "older than 0s" in stale.out
+    stale = kumo("snapshots", repository, "--max-age", "0", "--json")
+    assert (stale.code, stale.document["fresh"]) == (3, False)
+    _damage(boto, bucket)
+    assert kumo("verify", repository, "--level", "full").code == 3
+    assert "DAMAGED" in kumo("snapshots", repository).out
+
+
+def test_a_repository_without_snapshots_is_not_fresh(
+    kumo: Run, boto: Any, bucket: str, repository: str
+) -> None:
+    manifest = next(key for key in _keys(boto, bucket) if "/snapshots/" in key)
+    boto.delete_object(Bucket=bucket, Key=manifest)
+    outcome = kumo("snapshots", repository, "--max-age", "10y")
+    outcome.failed(2, "10y")
+    outcome = kumo("snapshots", repository, "--max-age", "9999d")
+    assert outcome.code == 3
+    assert "does not exist" in outcome.out
+
+
+def test_parts_of_all_snapshots(
+    kumo: Run, boto: Any, bucket: str, repository: str, database: Path
+) -> None:
+    db = Rdict(str(database), databases.options())
+    databases.fill(db, 9000, 9010)
+    db.close()
+    assert kumo("backup", database, repository).code == 0
+    whole = kumo("verify", repository, "--snapshot", "all", "--level", "full", "--json").document
+    assert whole["snapshots"] == 2
+    assert whole["recorded"] is True
+    line = ("verify", repository, "--snapshot", "all", "--level", "full", "--json")
+    parts = [kumo(*line, "--subset", f"{n}/2").document for n in (1, 2)]
+    assert sum(part["files"] for part in parts) == whole["files"]
+    text = kumo(*line[:-1], "--max-bytes", "1kB", "--no-record").out
+    assert text.startswith("2 snapshots are sound (full): 1 file of ")
+    kumo(*line, "--subset", "3/2").failed(2, "3/2")
+    kumo("verify", repository, "--max-bytes", "1kB").failed(2, "full")
+
+
+def test_damage_for_people_and_programs(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    _damage(boto, bucket)
+    text = kumo("verify", repository, "--level", "full")
+    assert text.code == 3
+    assert "key-00000000 .. key-00001999" in text.out or "key-00002000" in text.out
+    problem = kumo("verify", repository, "--level", "full", "--json").document["problems"][0]
+    assert bytes.fromhex(problem["smallest_key"]).startswith(b"key-")
+    assert len(problem["snapshots"]) == 1
+    assert problem["column_family"] == "default"
+
+
+def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = kumo("drill", repository, "--scratch", scratch, "--max-rto", "5m", "--max-age", "1h")
+    assert done.code == 0
+    assert "4,000 entries in 1 column family" in done.out
+    assert "recovered in " in done.out
+    again = kumo("drill", repository, "--scratch", scratch, "--json")
+    assert (again.code, again.document["compared"]) == (0, True)
+    assert again.document["entries"] == {"default": 4000}
+    late = kumo("drill", repository, "--scratch", scratch, "--max-rto", "0", "--no-record")
+    assert late.code == 3
+    assert "rto: " in late.out
+    _damage(boto, bucket)
+    broken = kumo("drill", repository, "--scratch", scratch, "--json")
+    assert broken.code == 3
+    assert [item["kind"] for item in broken.document["problems"]] == ["restore"]
+    level = kumo("verify", repository, "--level", "restore")
+    assert level.code == 3
+    assert list(scratch.iterdir()) == []
+    kumo("drill", f"{repository}-elsewhere").failed(10)
+
+
+def test_restore_of_parts(kumo: Run, bucket: str, tmp_path: Path) -> None:
+    path, url = tmp_path / "families", f"s3://{bucket}/families"
+    databases.make_column_families(path)
+    assert kumo("backup", path, url, "--create").code == 0
+    target = tmp_path / "users"
+    report = kumo("restore", url, target, "--column-family", "users", "--json").document
+    assert report["column_families"] == ["default", "users"]
+    expected = [entry for entry in databases.read_all(path) if entry[0] == "users"]
+    assert databases.read_all(target) == expected
+    kumo("restore", url, tmp_path / "x", "--column-family", "nobody").failed(
+        1, "'nobody'", "'users'"
+    )
+    kumo("restore", url, tmp_path / "x", "--at", "2026-11-23T06:00:00Z").failed(1, "write-ahead")
+    whole = kumo("restore", url, path, "--delta")
+    assert whole.code == 0
+    assert " taken over" in whole.out
+    kumo("restore", url, path).failed(1, "--delta")
+
+
+@pytest.mark.servers("moto")
+def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
+    for key in _keys(boto, bucket):
+        if key.endswith(".sst"):
+            boto.copy_object(
+                Bucket=bucket,
+                Key=key,
+                CopySource={"Bucket": bucket, "Key": key},
+                StorageClass="GLACIER",
+            )
+    target = tmp_path / "restored"
+    kumo("restore", repository, target).failed(1, "--request-thaw")
+    full = kumo("verify", repository, "--level", "full", "--json")
+    assert full.code == 3
+    assert {item["kind"] for item in full.document["problems"]} == {"archived"}
+    asked = kumo("restore", repository, target, "--request-thaw", "3", "--json")
+    assert asked.code == 3
+    assert asked.document["thaw"]["requested"] == 2
+    assert not target.exists()
+    assert kumo("restore", repository, target, "--request-thaw", "3").code == 0
+    assert kumo("verify", repository, "--level", "full", "--request-thaw", "3").code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("90s", 90), ("15m", 900), ("26h", 93600), ("1w2d3h4m5s", 788645)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert units.duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "5s"), (65, "1m05s"), (3700, "1h01m"), (90_000, "1d01h"), (86_400 * 40, "40d00h")],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert units.format_age(seconds) == text
