@@ -27,7 +27,7 @@ BAD_LINES = [
     ["ls", "bucket/key"],
     ["put", "-", "s3://bucket/"],
     ["get", "s3://bucket", "file"],
-    ["verify", "s3://bucket/p", "--level", "restore"],
+    ["verify", "s3://bucket/p", "--level", "thorough"],
     ["backup", "db", "s3://bucket/p", "--tag", "no-value"],
     ["backup", "db", "s3://bucket/p", "--tag", "=x"],
     ["backup", "db", "s3://bucket/p", "--max-bytes-per-second", "fast"],
