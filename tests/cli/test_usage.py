@@ -39,6 +39,8 @@ BAD_LINES = [
     ["snapshots", "s3://bucket/p", "--addressing-style", "odd"],
     ["demo", "--size", "1MB"],
     ["demo", "--region", "eu-west-1"],
+    ["bench"],
+    ["bench", "s3://bucket/p", "--objects", "0"],
 ]
 
 
@@ -67,9 +69,11 @@ def test_usage_errors_as_json(kumo: Run, line: list[str]) -> None:
 def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> None:
     outcome = kumo("--help")
     assert outcome.code == 0
-    for word in ("backup", "restore", "snapshots", "verify", "drill", "put", "get", "ls", "demo"):
+    for word in ("backup", "restore", "snapshots", "verify", "drill", "put", "get", "ls"):
         assert f"\n    {word} " in outcome.out
-    for word in ("prune", "doctor", "bench", "replicate", "events"):
+    for word in ("demo", "bench"):
+        assert f"\n    {word} " in outcome.out
+    for word in ("prune", "doctor", "replicate", "events"):
         assert f"\n    {word} " not in outcome.out
     for word in ("KUMO_ENVIRONMENT", "AWS_CA_BUNDLE", "11 locked"):
         assert word in outcome.out
@@ -78,7 +82,7 @@ def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> Non
 @pytest.mark.parametrize(
     ("command", "writes"),
     [
-        *((name, True) for name in ("backup", "restore", "put", "get")),
+        *((name, True) for name in ("backup", "restore", "put", "get", "bench")),
         *((name, False) for name in ("snapshots", "verify", "ls", "demo")),
     ],
 )

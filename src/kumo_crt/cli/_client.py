@@ -8,8 +8,15 @@ import kumo_crt
 from kumo_crt.cli._output import Output
 
 
-def open_client(args: argparse.Namespace, output: Output) -> kumo_crt.S3Client:
+def open_client(
+    args: argparse.Namespace, output: Output, *, max_connections: int | None = None
+) -> kumo_crt.S3Client:
     """Makes a client; the caller closes it.
+
+    Args:
+        args: The command line.
+        output: For warnings.
+        max_connections: Where a command knows how many it needs.
 
     Raises:
         ValueError: A setting is out of its range or contradicts another.
@@ -24,4 +31,5 @@ def open_client(args: argparse.Namespace, output: Output) -> kumo_crt.S3Client:
         ca_file=args.ca_file,
         verify=not args.no_verify_tls,
         addressing_style=args.addressing_style,
+        max_connections=max_connections,
     )

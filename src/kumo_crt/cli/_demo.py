@@ -20,7 +20,7 @@ from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._demo_site import Site, is_embedded, site
 from kumo_crt.cli._errors import CommandError, UsageError
 from kumo_crt.cli._output import Output, fields
-from kumo_crt.cli._signals import deferred
+from kumo_crt.cli._signals import cleaned_up, deferred
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
 from kumo_crt.cli._workload import Truth, Workload, compare
 
@@ -113,7 +113,7 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     report = Report(output)
     output.message("A live RocksDB is backed up to a real S3 server, destroyed, and restored.")
     begun = time.monotonic()
-    with _cleaned_up() as stack:
+    with cleaned_up() as stack:
         with deferred():
             # Its removal comes last: everything else works in it.
             directory = Path(tempfile.mkdtemp(prefix="kumo-demo-"))
@@ -132,22 +132,6 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     output.document(report.document())
     _tell_end(args, output, place, directory, seconds)
     return errors.DONE
-
-
-@contextlib.contextmanager
-def _cleaned_up() -> Iterator[contextlib.ExitStack]:
-    """A stack that is unwound whatever signal comes, and when."""
-    stack = contextlib.ExitStack()
-    try:
-        try:
-            yield stack
-        finally:
-            with deferred():
-                stack.close()
-    finally:
-        # For a signal between the lines above; there is no second one. Else there is nothing left.
-        with deferred():
-            stack.close()
 
 
 def _remove(directory: Path, keep: bool) -> None:

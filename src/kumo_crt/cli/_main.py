@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 
 import kumo_crt
-from kumo_crt.cli import _care, _demo, _errors, _objects, _parser, _repository, _signals
+from kumo_crt.cli import _bench, _care, _demo, _errors, _objects, _parser, _repository, _signals
 from kumo_crt.cli._errors import CommandError, OutputClosedError
 from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
 
@@ -23,6 +23,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "get": _objects.get,
     "ls": _objects.ls,
     "demo": _demo.demo,
+    "bench": _bench.bench,
 }
 
 

@@ -304,6 +304,37 @@ def build() -> _Parser:
         "--bucket", help="with --endpoint-url: an existing bucket to use (default: make one)"
     )
     demo.add_argument("--keep", action="store_true", help="keep the restored database")
+
+    bench = command(
+        "bench",
+        "measure what an endpoint gives from here",
+        "Upload and download a large object, put and get small ones, and tell throughput and "
+        "latency. Works under a new prefix of URL, and removes everything at the end",
+    )
+    bench.add_argument("url", metavar="URL", type=units.s3_url, help="s3://bucket/prefix")
+    bench.add_argument(
+        "--size",
+        type=units.size,
+        default=units.size("100MB"),
+        help="of the large object, which is in memory twice; default: 100MB",
+    )
+    bench.add_argument(
+        "--rounds", type=units.positive, default=3, metavar="N", help="of it; default: 3"
+    )
+    bench.add_argument(
+        "--objects", type=units.positive, default=1000, metavar="N", help="default: 1000"
+    )
+    bench.add_argument(
+        "--object-size", type=units.size, default=4096, metavar="SIZE", help="default: 4096"
+    )
+    bench.add_argument(
+        "--concurrency",
+        type=units.positive,
+        default=16,
+        metavar="N",
+        help="small requests at once; default: 16",
+    )
+    _dry_run(bench)
     return parser
 
 

@@ -77,3 +77,19 @@ def deferred() -> Iterator[None]:
         _State.deferred -= 1
         if _State.pending and not _State.deferred:
             _raise()
+
+
+@contextlib.contextmanager
+def cleaned_up() -> Iterator[contextlib.ExitStack]:
+    """A stack that is unwound whatever signal comes, and when."""
+    stack = contextlib.ExitStack()
+    try:
+        try:
+            yield stack
+        finally:
+            with deferred():
+                stack.close()
+    finally:
+        # For a signal between the lines above; there is no second one. Else there is nothing left.
+        with deferred():
+            stack.close()
