@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from kumo_crt.backup import (
         DrillReport,
         Problem,
+        Repaired,
+        RepairReport,
         Repository,
         RestoreReport,
         Snapshot,
@@ -123,6 +125,8 @@ __all__ = [
     "PreconditionFailedError",
     "Problem",
     "PutResult",
+    "RepairReport",
+    "Repaired",
     "Repository",
     "RepositoryError",
     "RepositoryLockedError",

@@ -95,6 +95,26 @@ def test_damage_for_people_and_programs(kumo: Run, boto: Any, bucket: str, repos
     assert problem["column_family"] == "default"
 
 
+def test_repair(
+    kumo: Run, boto: Any, bucket: str, repository: str, database: Path, tmp_path: Path
+) -> None:
+    key = _damage(boto, bucket)
+    planned = kumo("repair", repository, database, "--dry-run")
+    assert planned.code == 0
+    assert "dry run: would repair 1 object" in planned.out
+    nothing = kumo("repair", repository, tmp_path)
+    assert nothing.code == 3
+    assert "1 problem left" in nothing.out
+    done = kumo("repair", repository, tmp_path, database, "--json")
+    assert done.code == 0
+    (item,) = done.document["repaired"]
+    assert key.endswith(item["key"])
+    assert item["quarantine"].startswith("quarantine/")
+    assert kumo("verify", repository, "--level", "full").code == 0
+    env = {"KUMO_ENVIRONMENT": "dev"}
+    assert kumo("repair", repository, database, env=env).code == 0  # the repository has none
+
+
 def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -4,6 +4,8 @@ from kumo_crt.backup._repository import Repository
 from kumo_crt.backup._results import (
     DrillReport,
     Problem,
+    Repaired,
+    RepairReport,
     RestoreReport,
     Snapshot,
     SnapshotFile,
@@ -15,6 +17,8 @@ from kumo_crt.backup._results import (
 __all__ = [
     "DrillReport",
     "Problem",
+    "RepairReport",
+    "Repaired",
     "Repository",
     "RestoreReport",
     "Snapshot",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup import _drill, _ledger, _thaw, _verify
+from kumo_crt._engine import Throttle
+from kumo_crt.backup import _drill, _ledger, _repair, _thaw, _verify
 from kumo_crt.backup._base import RepositoryBase
+from kumo_crt.backup._capture import is_open_database
 from kumo_crt.backup._results import (
     DrillReport,
+    Problem,
+    RepairReport,
     SnapshotHealth,
     ThawReport,
     VerifyReport,
@@ -81,23 +87,17 @@ class Care(RepositoryBase):
                 )
             )
         _, now = self._load()
-        plan = _verify.VerifyPlan(
-            run=self._run,
-            store=self._store(),
-            settings=self._client._settings,
-            snapshot=snapshot if snapshot == _verify.ALL else self._resolve(snapshot),
-            level=level,
-            subset=part,
-            max_bytes=max_bytes,
-            executor=executor,
-            record=record,
-            may_record=self._may_write(),
-            now=now,
-            tool=_tool(),
-            concurrency=self._concurrency(max_concurrency),
-            progress=progress,
+        plan = self._verify_plan(snapshot, level, now, max_concurrency)
+        return _verify.verify(
+            dataclasses.replace(
+                plan,
+                subset=part,
+                max_bytes=max_bytes,
+                executor=executor,
+                record=record,
+                progress=progress,
+            )
         )
-        return _verify.verify(plan)
 
     def drill(
         self,
@@ -155,6 +155,82 @@ class Care(RepositoryBase):
         )
         return _drill.drill(plan)
 
+    def repair(
+        self,
+        source: object,
+        *,
+        snapshot: str = "all",
+        level: str = "stored",
+        problems: Sequence[Problem] | None = None,
+        dry_run: bool = False,
+        max_bytes_per_second: float | None = None,
+        progress: Progress | None = None,
+        max_concurrency: int | None = None,
+    ) -> RepairReport:
+        """Brings back damaged and lost objects, from a database that still has the files.
+
+        A file is the wanted one if its size, its CRC32C and (of a table) its identity are those of
+        the manifest. A damaged object is copied to ``quarantine/`` before it is replaced, and read
+        in full afterwards. A source is only read, and may be open meanwhile.
+
+        Args:
+            source: An open `rocksdict.Rdict`, the directory of a database, a checkpoint or a
+                restored copy, or a list of those.
+            snapshot: Where to look for damage: id, ``"latest"`` or ``"all"``.
+            level: How thoroughly: ``"quick"``, ``"stored"`` or ``"full"``, as in `verify`.
+            problems: What a verification has found, instead of looking again.
+            dry_run: Only find out what could be repaired.
+            max_bytes_per_second: Limit for what is sent.
+            progress: Called with bytes done and total, ten times a second at most.
+            max_concurrency: Files at once; 8.
+
+        Returns:
+            What was repaired, and what is left.
+
+        Raises:
+            EnvironmentMismatchError: The repository belongs to another environment.
+            IntegrityError: Somebody else writes to the same keys, or to the source.
+        """
+        if level not in ("quick", "stored", "full"):
+            raise ValueError(f"level {level!r}: choose one of quick, stored, full")
+        sources = source if isinstance(source, list | tuple) else [source]
+        directories = [_directory(item) for item in sources]
+        _, now = self._guarded()
+        throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
+        look = self._verify_plan(snapshot, level, now, max_concurrency)
+        plan = _repair.RepairPlan(
+            run=self._run,
+            store=self._store(),
+            look=look,
+            known=problems,
+            sources=directories,
+            now=now,
+            throttle=throttle,
+            dry_run=dry_run,
+            progress=progress,
+        )
+        return _repair.repair(plan)
+
+    def _verify_plan(
+        self, snapshot: str, level: str, now: datetime, max_concurrency: int | None
+    ) -> _verify.VerifyPlan:
+        return _verify.VerifyPlan(
+            run=self._run,
+            store=self._store(),
+            settings=self._client._settings,
+            snapshot=snapshot if snapshot == _verify.ALL else self._resolve(snapshot),
+            level=level,
+            subset=None,
+            max_bytes=None,
+            executor=None,
+            record=None,
+            may_record=self._may_write(),
+            now=now,
+            tool=_tool(),
+            concurrency=self._concurrency(max_concurrency),
+            progress=None,
+        )
+
     def health(self) -> list[SnapshotHealth]:
         """How old each snapshot is, and when it was last verified; newest last.
 
@@ -208,6 +284,14 @@ class Care(RepositoryBase):
     def _may_write(self) -> bool:
         ours, theirs = self._environment, self._config.environment if self._config else None
         return not (ours and theirs and ours != theirs)
+
+
+def _directory(source: object) -> Path:
+    if is_open_database(source):
+        return Path(source.path())
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    raise TypeError(f"source: an open rocksdict.Rdict or a path, not {type(source).__name__}")
 
 
 def _tool() -> str:

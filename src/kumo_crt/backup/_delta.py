@@ -84,9 +84,6 @@ def _link(source: Path, work: Path, file: SnapshotFile) -> bool:
 def _is_the_one(path: Path, file: SnapshotFile) -> bool:
     if file.kind == "sst":
         found = CapturedFile(file.path, "sst", number_of(file) or 0, path, file.size)
-        name = _names.object_name(found, "")
-        expected = (file.key or "").rpartition("/")[2]
-        # A name that was taken has the file's CRC32C behind it.
-        if expected not in (name, f"{name}.{file.crc32c:08x}"):
+        if not _names.is_name_of(file.key or "", found):
             return False
     return path.stat().st_size == file.size and _names.crc32c_of(path) == file.crc32c

@@ -12,6 +12,7 @@ from kumo_crt.backup._capture import CapturedFile
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SESSION = re.compile(r"[A-Z0-9]{20}")
+_VARIANT = re.compile(r"\.[0-9a-f]{8}")
 _HEAD = 4096
 _TAIL = 65536
 _BLOCK = 1 << 20
@@ -32,6 +33,21 @@ def object_name(file: CapturedFile, db_id: str) -> str:
         return f"blob-{db_id}-{file.number}-{_ends(file)}-{file.size}.blob"
     suffix = ".blob" if file.kind == "blob" else ""
     return f"{file.kind}-{sha256_of(file.source)}-{file.size}{suffix}"
+
+
+def is_name_of(key: str, file: CapturedFile) -> bool:
+    """Whether a data object's key is one that this file's identity or content may have.
+
+    Of blob files that cannot be told: their names hold the moment they were written.
+    """
+    if file.kind == "blob":
+        return True
+    expected = key.rpartition("/")[2]
+    # A name that was taken has something behind it.
+    name = object_name(file, "")
+    return expected == name or (
+        expected.startswith(name) and _VARIANT.fullmatch(expected[len(name) :]) is not None
+    )
 
 
 def _sst_identity(file: CapturedFile) -> str | None:

@@ -227,3 +227,48 @@ class SnapshotHealth:
     last_verified: datetime | None
     last_drill: datetime | None
     damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A data object that was brought back.
+
+    Attributes:
+        key: Its key.
+        path: File of the database.
+        kind: What had been wrong with it.
+        size: Bytes.
+        source: The file that it was sent from.
+        quarantine: Key of the copy of what had been there; None if there was nothing, or nothing
+            that could be read.
+    """
+
+    key: str
+    path: str
+    kind: str
+    size: int
+    source: str
+    quarantine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `Repository.repair` did.
+
+    Attributes:
+        ok: Nothing is damaged any more, as far as was looked (with ``dry_run``: would be).
+        repaired: What was brought back, read again in full and found good.
+        remaining: Damage that no source had a file for.
+        sound: Objects that were reported as damaged and are not.
+        uploaded_bytes: What was sent.
+        dry_run: Nothing was done.
+        seconds: Duration.
+    """
+
+    ok: bool
+    repaired: tuple[Repaired, ...]
+    remaining: tuple[Problem, ...]
+    sound: int
+    uploaded_bytes: int
+    dry_run: bool
+    seconds: float

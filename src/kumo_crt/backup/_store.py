@@ -38,14 +38,15 @@ class Store:
 
     def data_headers(self, kind: str) -> Mapping[str, str]:
         """Headers that the data object of a file of this kind is written with."""
-        headers = {"Content-Type": "application/octet-stream", **self._encryption()}
+        headers = {"Content-Type": "application/octet-stream", **self.document_headers()}
         # Logs and MANIFESTs are small and short-lived: cheaper classes would make them dearer.
         keeps = kind in ("sst", "blob")
         if keeps and self.terms is not None and self.terms.storage_class is not None:
             headers["x-amz-storage-class"] = self.terms.storage_class
         return headers
 
-    def _encryption(self) -> Mapping[str, str]:
+    def document_headers(self) -> Mapping[str, str]:
+        """Headers that everything is written with."""
         headers = {}
         if self.terms is not None and self.terms.sse is not None:
             headers["x-amz-server-side-encryption"] = self.terms.sse
@@ -64,7 +65,7 @@ class Store:
         """Writes a document that must not exist yet."""
         options = PutOptions(
             checksum=True,
-            headers={"Content-Type": "application/json", **self._encryption()},
+            headers={"Content-Type": "application/json", **self.document_headers()},
             if_match=None,
             if_none_match="*",
         )

@@ -91,6 +91,20 @@ class _Known:
         return list(found.values())
 
 
+def files_of(plan: VerifyPlan) -> tuple[list[SnapshotFile], list[Problem]]:
+    """Every data object of the plan's snapshots, and manifests that are damaged."""
+    known = plan.run(_load_task(plan))
+    return known.files(), known.problems
+
+
+def find_damage(plan: VerifyPlan) -> tuple[dict[SnapshotFile, Outcome], list[Problem]]:
+    """Damaged objects of the plan's snapshots, and manifests that are damaged."""
+    files, problems = files_of(plan)
+    outcomes = _check(plan, files, Meter(None, 0))
+    pairs = zip(files, outcomes, strict=True)
+    return {file: outcome for file, outcome in pairs if outcome.kind is not None}, problems
+
+
 def verify(plan: VerifyPlan) -> VerifyReport:
     """Checks one snapshot or all of them; damage is reported, not raised."""
     started = time.monotonic()

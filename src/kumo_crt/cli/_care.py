@@ -1,4 +1,4 @@
-"""Commands that look after what is stored: snapshots, verify, drill."""
+"""Commands that look after what is stored: snapshots, verify, repair, drill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import kumo_crt
 from kumo_crt.backup import Problem
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
-from kumo_crt.cli._output import Output, fields, timestamp
+from kumo_crt.cli._output import Output, fields, printable, timestamp
 from kumo_crt.cli._repository import document, open_repository, thawed
 from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
 
@@ -103,6 +103,49 @@ def verify(args: argparse.Namespace, output: Output) -> int:
     _tell(output, result.problems)
     output.result(
         f"{what} DAMAGED ({result.level}): {count_of(len(result.problems), 'problem')} in {files}"
+    )
+    return errors.DAMAGED
+
+
+def repair(args: argparse.Namespace, output: Output) -> int:
+    """Sends damaged and missing objects again."""
+    with open_repository(args, output) as repository, progress.bar(output, "repair") as report:
+        result = repository.repair(
+            args.source,
+            snapshot=args.snapshot,
+            level=args.level,
+            dry_run=args.dry_run,
+            max_bytes_per_second=args.max_bytes_per_second,
+            progress=report,
+            max_concurrency=args.max_concurrency,
+        )
+    output.document(fields(result))
+    if result.repaired:
+        output.table(
+            ("file", "damage", ">size", "sent from", "what was there"),
+            [
+                (
+                    item.path,
+                    item.kind,
+                    format_bytes(item.size),
+                    item.source,
+                    item.quarantine or "",
+                )
+                for item in result.repaired
+            ],
+        )
+    what = "dry run: would repair" if args.dry_run else "repaired"
+    output.message(
+        f"{what} {count_of(len(result.repaired), 'object')}, "
+        f"{format_bytes(sum(item.size for item in result.repaired))}; "
+        f"{format_seconds(result.seconds)}"
+    )
+    if result.ok:
+        return errors.DONE
+    _tell(output, result.remaining)
+    output.result(
+        f"{count_of(len(result.remaining), 'problem')} left: no file for it in "
+        f"{', '.join(map(printable, args.source))}"
     )
     return errors.DAMAGED
 

@@ -25,7 +25,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 # Commands whose URL names a repository: a missing bucket means that there is none.
-_REPOSITORY_COMMANDS = ("backup", "restore", "snapshots", "verify", "drill")
+_REPOSITORY_COMMANDS = ("backup", "restore", "snapshots", "verify", "repair", "drill")
 
 
 class UsageError(Exception):

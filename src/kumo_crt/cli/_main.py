@@ -18,6 +18,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "restore": _repository.restore,
     "snapshots": _care.snapshots,
     "verify": _care.verify,
+    "repair": _care.repair,
     "drill": _care.drill,
     "put": _objects.put,
     "get": _objects.get,

@@ -171,6 +171,31 @@ def _care(command: Callable[..., _Parser]) -> None:
     _concurrency(verify)
     _environment(verify)
 
+    repair = command(
+        "repair",
+        "bring back damaged objects from a database that still has the files",
+        "Look for damaged and missing objects, and send them again from databases, checkpoints or "
+        "restored copies that still have the files. What is replaced is kept under quarantine/. "
+        "Exits with 3 if something is left",
+    )
+    _url(repair)
+    repair.add_argument("source", metavar="DB", nargs="+", help="directory with files")
+    repair.add_argument(
+        "--snapshot", metavar="ID", default="all", help="where to look; default: all"
+    )
+    repair.add_argument(
+        "--level",
+        choices=LEVELS[:3],
+        default="stored",
+        help="how to look for damage, as in verify; default: stored",
+    )
+    repair.add_argument(
+        "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
+    )
+    _concurrency(repair)
+    _environment(repair)
+    _dry_run(repair)
+
     drill = command(
         "drill",
         "prove that a snapshot can be restored, and measure how long it takes",
