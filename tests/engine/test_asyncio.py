@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kumo_crt._engine import Blocking, Cancelled, Gather, Meter, Sleep, Task, _asyncio, _run
+from kumo_crt._engine import Blocking, Cancelled, First, Gather, Meter, Sleep, Task, _asyncio, _run
 from kumo_crt._engine._asyncio import Driver
 from tests.engine.fakes import Client
 
@@ -22,7 +22,7 @@ class DriverClosedError(Exception):
 
 
 def make(*, calls: int = 10, tasks: int = 100) -> Driver:
-    return Driver(asyncio.get_running_loop(), calls, tasks)
+    return Driver(asyncio.get_running_loop(), calls, tasks, memory=100)
 
 
 def one(client: Client, name: str, milliseconds: float | str = 0) -> Task[str]:
@@ -369,7 +369,11 @@ def test_streams_are_read_one_piece_after_the_other(watched: Client) -> None:
     reading = 0
     order: list[int] = []
 
-    def read(number: int) -> int:
+    def read(number: int) -> Task[int]:
+        number = yield Blocking(partial(read_now, number))
+        return number
+
+    def read_now(number: int) -> int:
         nonlocal reading
         reading += 1
         assert reading == 1
@@ -380,7 +384,7 @@ def test_streams_are_read_one_piece_after_the_other(watched: Client) -> None:
 
     def tasks() -> Generator[Any, Any, None]:
         for number in range(9):
-            piece = yield Blocking(partial(read, number))
+            piece = yield First(read(number))
             yield one(watched, str(piece), 5)
 
     def task() -> Task[Any]:

@@ -7,6 +7,7 @@ import inspect
 import os
 import resource
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,39 @@ def test_thousands_of_requests_at_once(s3_server: S3Server, bucket: str) -> None
     play(scenario())
     # The log's, at most.
     assert max(threads) <= before + 1
+
+
+class _Slow(OnlyRead):
+    """A file object that takes its time."""
+
+    def read(self, size: int = -1) -> bytes:
+        time.sleep(0.02)
+        return super().read(size)
+
+
+@pytest.mark.servers("seaweed-http")
+def test_many_streams_share_the_memory_and_do_not_stop_the_loop(
+    s3_server: S3Server, bucket: str
+) -> None:
+    data = payload(2 * PART + 17)
+
+    async def scenario() -> None:
+        async with parts_client(s3_server, memory_limit=PART) as s3:
+            streams = (_Slow(data, 2 * MIB) for _ in range(6))
+            puts = asyncio.gather(
+                *(s3.put_object(bucket, str(n), body) for n, body in enumerate(streams))
+            )
+            longest = 0.0
+            while not puts.done():
+                before = time.monotonic()
+                await asyncio.sleep(0.001)
+                longest = max(longest, time.monotonic() - before)
+            assert {(result.size, result.parts) for result in puts.result()} == {(len(data), 3)}
+            # A read takes 20 ms, each of the streams takes 7; the machine may be busy.
+            assert longest < 0.5
+            assert content(await s3.get_object(bucket, "5")) == data
+
+    play(scenario())
 
 
 @pytest.mark.servers("seaweed-http")

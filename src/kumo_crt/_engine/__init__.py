@@ -6,15 +6,30 @@ drives any number of them on an event loop.
 
 from kumo_crt._engine._meters import Meter
 from kumo_crt._engine._run import finish_background, run
-from kumo_crt._engine._tasks import Blocking, Call, Cancelled, Gather, Sleep, Task
+from kumo_crt._engine._tasks import (
+    NO_ROOM,
+    Blocking,
+    Call,
+    Cancelled,
+    First,
+    Gather,
+    Reservation,
+    Reserve,
+    Sleep,
+    Task,
+)
 from kumo_crt._engine._throttle import Throttle
 
 __all__ = [
+    "NO_ROOM",
     "Blocking",
     "Call",
     "Cancelled",
+    "First",
     "Gather",
     "Meter",
+    "Reservation",
+    "Reserve",
     "Sleep",
     "Task",
     "Throttle",

@@ -38,11 +38,14 @@ class Driver:
         loop: The loop, of the thread that calls.
         calls: Native operations in flight at once.
         tasks: Tasks under way at once; later ones begin in their order.
+        memory: Bytes that they may reserve together.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, calls: int, tasks: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, calls: int, tasks: int, memory: int
+    ) -> None:
         self.loop = loop
-        self._scheduler = Scheduler(calls, self._block)
+        self._scheduler = Scheduler(calls, memory, self._block)
         self._room = tasks
         # All that are not over, with those who wait for them, and those that have not begun.
         self._waiters: dict[Fiber, asyncio.Future[Any]] = {}

@@ -29,22 +29,23 @@ _background: set[threading.Thread] = set()
 _stopping = threading.Event()
 
 
-def run(task: Task[T], limit: int) -> T:
+def run(task: Task[T], limit: int, memory: int = 1 << 26) -> T:
     """Runs a task to its end on this thread.
 
     Args:
         task: The task.
         limit: Native operations in flight at once, over everything the task gathers.
+        memory: Bytes reserved at once, likewise.
 
     Returns:
         What the task returns.
     """
-    return cast("T", _Run(limit).run(task))
+    return cast("T", _Run(limit, memory).run(task))
 
 
 class _Run:
-    def __init__(self, limit: int) -> None:
-        self._scheduler = Scheduler(limit, self._block)
+    def __init__(self, limit: int, memory: int) -> None:
+        self._scheduler = Scheduler(limit, memory, self._block)
         self._result: Any = None
         self._error: BaseException | None = None
 

@@ -14,7 +14,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from kumo_crt import _core
-from kumo_crt._engine._tasks import Blocking, Call, Cancelled, Gather, Sleep, Task
+from kumo_crt._engine._tasks import (
+    Blocking,
+    Call,
+    Cancelled,
+    First,
+    Gather,
+    Reservation,
+    Reserve,
+    Sleep,
+    Task,
+)
 
 Over: TypeAlias = Callable[["Fiber", Any, BaseException | None], object]
 # Ids of calls and of sleeps.
@@ -50,6 +60,7 @@ class Fiber:
         "index",
         "operation",
         "over",
+        "reserves",
         "sleep_id",
         "task",
     )
@@ -73,6 +84,7 @@ class Fiber:
         self.operation: _core.Operation | None = None
         self.counted = 0
         self.sleep_id = 0
+        self.reserves = 0  # bytes
 
     def root(self) -> Fiber:
         """The one that a caller waits for."""
@@ -83,7 +95,7 @@ class Fiber:
 
 
 class _Group:
-    __slots__ = ("active", "error", "exhausted", "limit", "parent", "reading", "results", "tasks")
+    __slots__ = ("active", "error", "exhausted", "first", "limit", "parent", "results", "tasks")
 
     def __init__(self, parent: Fiber, gather: Gather) -> None:
         self.parent = parent
@@ -92,12 +104,8 @@ class _Group:
         self.results: list[Any] = []
         self.active: set[Fiber] = set()
         self.exhausted = False
-        self.reading: Fiber | None = None  # runs the `Blocking` that ``tasks`` waits for
+        self.first: Fiber | None = None  # runs what ``tasks`` waits for
         self.error: BaseException | None = None
-
-
-def _only(blocking: Blocking) -> Task[Any]:
-    return (yield blocking)
 
 
 class Scheduler:
@@ -105,16 +113,20 @@ class Scheduler:
 
     Args:
         limit: Native operations in flight at once.
+        memory: Bytes that may be reserved at once; a larger reservation has to be the only one.
         block: Starts a `Blocking`; ends with a call of `resume`, at once or later on.
     """
 
-    def __init__(self, limit: int, block: Callable[[Fiber, Blocking], None]) -> None:
+    def __init__(self, limit: int, memory: int, block: Callable[[Fiber, Blocking], None]) -> None:
         self.queue = _core.CompletionQueue()
         self._limit = max(1, limit)
+        self._memory = memory
+        self._reserved = 0
         self._block = block
         self._ready: deque[tuple[Fiber, Any, BaseException | None]] = deque()
-        # Both may hold stale entries, of fibers that were cancelled meanwhile.
+        # All three may hold stale entries, of fibers that were cancelled meanwhile.
         self._pending: deque[Fiber] = deque()
+        self._reserving: deque[Fiber] = deque()
         self._sleeping: list[tuple[float, int, Fiber]] = []  # a heap
         self._flying: dict[int, Fiber] = {}
         self._metered: dict[int, Fiber] = {}
@@ -222,8 +234,8 @@ class Scheduler:
             self._fill(group)
         elif fiber.operation is not None:
             fiber.operation.cancel()
-        elif fiber.call is not None or fiber.sleep_id:
-            fiber.call, fiber.sleep_id = None, 0
+        elif fiber.call is not None or fiber.sleep_id or fiber.reserves:
+            fiber.call, fiber.sleep_id, fiber.reserves = None, 0, 0
             self._ready.append((fiber, None, None))
 
     def recover(self, root: Fiber) -> None:
@@ -232,7 +244,7 @@ class Scheduler:
         if fiber is not None and not fiber.over:
             waits = fiber.gathers is not None or fiber.call_id in self._flying
             if not waits and all(item[0] is not fiber for item in self._ready):
-                fiber.call, fiber.operation, fiber.sleep_id = None, None, 0
+                fiber.call, fiber.operation, fiber.sleep_id, fiber.reserves = None, None, 0, 0
                 self._ready.append((fiber, None, None))
         self.cancel(root)
 
@@ -279,6 +291,10 @@ class Scheduler:
                 heapq.heappush(self._sleeping, (until, fiber.sleep_id, fiber))
             elif kind is Blocking:
                 self._block(fiber, wanted)
+            elif kind is Reserve:
+                fiber.reserves = max(1, wanted.size)
+                self._reserving.append(fiber)
+                self._grant()
             else:
                 mistake = TypeError(f"a task yields a {kind.__name__}")
                 self._ready.append((fiber, None, mistake))
@@ -292,8 +308,8 @@ class Scheduler:
             if fiber.done is not None:
                 fiber.done(fiber, value, error)
             return
-        if fiber is group.reading:
-            group.reading = None
+        if fiber is group.first:
+            group.first = None
             self._fill(group, value, error)
             return
         group.active.discard(fiber)
@@ -302,6 +318,19 @@ class Scheduler:
         else:
             self._fail_group(group, error)
         self._fill(group)
+
+    def _grant(self) -> None:
+        waiting = self._reserving
+        while waiting and (size := waiting[0].reserves) + self._reserved <= max(self._memory, size):
+            fiber = waiting.popleft()
+            if size:
+                fiber.reserves = 0
+                self._reserved += size
+                self._ready.append((fiber, Reservation(size, self._give_back), None))
+
+    def _give_back(self, size: int) -> None:
+        self._reserved -= size
+        self._grant()
 
     def _submit_pending(self) -> bool:
         """Submits what the limit allows; true if that has made a fiber ready, as it was refused."""
@@ -346,7 +375,7 @@ class Scheduler:
 
     def _fill(self, group: _Group, value: Any = None, error: BaseException | None = None) -> None:
         """Takes further tasks from a group's generator, beginning with the outcome it waits for."""
-        while not group.exhausted and group.reading is None and len(group.active) < group.limit:
+        while not group.exhausted and group.first is None and len(group.active) < group.limit:
             try:
                 if error is not None:
                     task = group.tasks.throw(error)  # type: ignore[attr-defined]
@@ -359,15 +388,15 @@ class Scheduler:
             except BaseException as failure:
                 self._fail_group(group, failure)
             else:
-                if type(task) is Blocking:
-                    group.reading = child = Fiber(_only(task), group=group)
+                if type(task) is First:
+                    group.first = child = Fiber(task.task, group=group)
                 else:
                     child = Fiber(task, group=group, index=len(group.results))
                     group.results.append(None)
                     group.active.add(child)
                 self._ready.append((child, None, None))
             value = error = None
-        done = group.exhausted and not group.active and group.reading is None
+        done = group.exhausted and not group.active and group.first is None
         if done and group.parent.gathers is group:
             group.parent.gathers = None
             error, group.error = group.error, None
@@ -379,5 +408,5 @@ class Scheduler:
         group.exhausted = True
         for child in list(group.active):
             self.cancel(child)
-        if group.reading is not None:
-            self.cancel(group.reading)
+        if group.first is not None:
+            self.cancel(group.first)

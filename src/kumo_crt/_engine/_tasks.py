@@ -5,7 +5,8 @@ A *task* is a generator that yields what it waits for and is sent the outcome:
 * a `Call`: one native operation; the answer is a `_core.Response`;
 * a `Gather`: further tasks, a bounded number at once; the answer is the list of their results;
 * a `Sleep`: to go on after some time;
-* a `Blocking`: work that waits for something else than the network; the answer is its result.
+* a `Blocking`: work that waits for something else than the network; the answer is its result;
+* a `Reserve`: room in memory; the answer is a `Reservation`.
 
 If a task fails, what was gathered beside it is cancelled: a task sees that as `Cancelled` at its
 ``yield``, and may still yield to clean up after itself. Ctrl-C and asyncio's cancellation do the
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from kumo_crt import _core
 from kumo_crt._engine._meters import Meter
@@ -68,12 +69,21 @@ class Call:
 class Gather:
     """Tasks to run beside each other, at most ``limit`` at once, taken lazily.
 
-    ``tasks`` may be a generator that yields a `Blocking` between tasks, such as the read of what
-    the next task is to send: it is sent the result, and nothing is taken from it meanwhile.
+    ``tasks`` may be a generator that yields a `First` between tasks.
     """
 
-    tasks: Iterable[Task[Any] | Blocking]
+    tasks: Iterable[Task[Any] | First]
     limit: int
+
+
+@dataclass(slots=True)
+class First:
+    """A task to run before the next one is taken, such as one that reads what that is to send.
+
+    The generator is sent its result.
+    """
+
+    task: Task[Any]
 
 
 @dataclass(slots=True)
@@ -88,3 +98,49 @@ class Blocking:
     """A function that may block for long: an event loop runs it in a thread of its executor."""
 
     function: Callable[[], Any]
+
+
+@dataclass(slots=True)
+class Reserve:
+    """Bytes of memory that are going to be used, once they fit in with those of other tasks."""
+
+    size: int
+
+
+class Reservation:
+    """Room in memory. To be closed, or used as a context manager; if dropped, it comes back too.
+
+    Args:
+        size: Bytes.
+        give_back: Told of them.
+    """
+
+    __slots__ = ("_give_back", "_size")
+
+    def __init__(self, size: int, give_back: Callable[[int], None]) -> None:
+        self._size = size
+        self._give_back = give_back
+
+    def split(self, size: int) -> Reservation:
+        """A part of it, with an end of its own."""
+        size = min(size, self._size)
+        self._size -= size
+        return Reservation(size, self._give_back)
+
+    def close(self) -> None:
+        """Gives it back."""
+        size, self._size = self._size, 0
+        if size:
+            self._give_back(size)
+
+    __del__ = close
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# For what takes none.
+NO_ROOM = Reservation(0, lambda _: None)

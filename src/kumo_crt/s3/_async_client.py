@@ -88,8 +88,13 @@ class AsyncS3Client(ClientBase):
                 break
         else:
             connections = self._settings.max_connections
-            # Twice the connections, so that none waits for Python to hand it the next request.
-            driver = Driver(loop, calls=2 * connections, tasks=max(128, 4 * connections))
+            driver = Driver(
+                loop,
+                # So that no connection waits for Python to hand it the next request.
+                calls=2 * connections,
+                tasks=max(128, 4 * connections),
+                memory=self._settings.memory_limit,
+            )
             self._drivers = (*self._drivers, driver)
         self._driver = driver
         return driver

@@ -84,7 +84,7 @@ class S3Client(ClientBase):
     create_bucket = _method(_operations.create_bucket)
 
     def _run(self, task: Task[T]) -> T:
-        return _engine.run(task, self._settings.max_connections)
+        return _engine.run(task, self._settings.max_connections, self._settings.memory_limit)
 
     def _items(self, pages: Pages[T]) -> Iterator[T]:
         place = None

@@ -8,11 +8,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from kumo_crt import _core
-from kumo_crt._engine import Gather, Meter, Task
+from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
     KumoError,
@@ -339,7 +340,8 @@ def _validate(
     ):
         stored = found.checksums.get(name)
         if stored is not None and content is not None:
-            _compare(name, _number(stored), _checksum(function, content, first.length), what, width)
+            passing = partial(_checksum, function, content, first.length)
+            _compare(name, _number(stored), (yield Blocking(passing)), what, width)
             return name
     return None
 

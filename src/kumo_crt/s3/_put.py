@@ -7,15 +7,27 @@ itself compares what it stored with what was read here.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from typing import BinaryIO, cast
+from functools import partial, reduce
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB
-from kumo_crt._engine import Cancelled, Gather, Meter, Task, Throttle
+from kumo_crt._engine import (
+    NO_ROOM,
+    Blocking,
+    Cancelled,
+    First,
+    Gather,
+    Meter,
+    Reservation,
+    Reserve,
+    Task,
+    Throttle,
+)
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
     KumoError,
@@ -40,6 +52,8 @@ from kumo_crt.s3._xml import escape
 
 MAX_SINGLE_PUT = 5 * 1000**3
 MAX_OBJECT = 48_800_000_000_000
+# What makes up the parts of an upload: bodies (see `Call`) with the room in memory that they take.
+Pieces: TypeAlias = Generator[tuple[object, Reservation] | First, Any, None]
 # How often an upload begins again after 409 ConditionalRequestConflict, as S3 asks for.
 _CONFLICT_ATTEMPTS = 3
 
@@ -102,15 +116,18 @@ def _single(
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
         yield from options.throttle.take(source.size)
-    response = yield from ctx.request(
-        "PutObject",
-        "PUT",
-        bucket,
-        key,
-        headers=headers,
-        body=source.part(0, source.size),
-        send_crc32c=options.checksum,
-    )
+    body = source.part(0, source.size)
+    room = (yield Reserve(source.size)) if isinstance(body, tuple) else NO_ROOM
+    with room:
+        response = yield from ctx.request(
+            "PutObject",
+            "PUT",
+            bucket,
+            key,
+            headers=headers,
+            body=body,
+            send_crc32c=options.checksum,
+        )
     crc = response.crc32c_sent if options.checksum else None
     try:
         raise_for(response, what, ctx.endpoint(bucket))
@@ -166,9 +183,9 @@ def _multipart(
 ) -> Task[PutResult]:
     part_size = part_size_for(source.size, ctx.settings.part_size)
 
-    def pieces() -> Iterator[object]:
+    def pieces() -> Pieces:
         for offset in range(0, source.size, part_size):
-            yield source.part(offset, min(part_size, source.size - offset))
+            yield source.part(offset, min(part_size, source.size - offset)), NO_ROOM
 
     in_memory = isinstance(source, MemorySource)
     limit = part_limit(ctx, part_size, in_memory)
@@ -194,12 +211,15 @@ def multipart_task(
     ctx: Context,
     bucket: str,
     key: str,
-    pieces: Iterator[object],
+    pieces: Pieces,
     options: PutOptions,
     meter: Meter,
     limit: int,
 ) -> Task[PutResult]:
-    """Uploads pieces as the parts of one object; aborts the upload if anything fails."""
+    """Uploads pieces as the parts of one object; aborts the upload if anything fails.
+
+    A piece comes with the room in memory that it takes, to be held until it is sent.
+    """
     what = f"putting s3://{bucket}/{key}"
     endpoint = ctx.endpoint(bucket)
     attempt = os.urandom(16).hex() if options.if_none_match is not None else None
@@ -218,19 +238,24 @@ def multipart_task(
     if not upload_id:
         raise S3Error("MalformedResponse", 200, f"{what}: no UploadId in the answer")
 
-    def part(number: int, piece: object) -> Task[_Part]:
-        size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
-        if options.throttle is not None:
-            yield from options.throttle.take(size)
-        answer = yield from ctx.request(
-            "UploadPart",
-            "PUT",
-            bucket,
-            key,
-            query=[("partNumber", str(number)), ("uploadId", upload_id)],
-            body=piece,
-            send_crc32c=options.checksum,
-        )
+    def part(number: int, piece: object, room: Reservation) -> Task[_Part]:
+        if isinstance(piece, tuple):
+            size = piece[2]
+            room = yield Reserve(size)
+        else:
+            size = memoryview(cast("bytes", piece)).nbytes
+        with room:
+            if options.throttle is not None:
+                yield from options.throttle.take(size)
+            answer = yield from ctx.request(
+                "UploadPart",
+                "PUT",
+                bucket,
+                key,
+                query=[("partNumber", str(number)), ("uploadId", upload_id)],
+                body=piece,
+                send_crc32c=options.checksum,
+            )
         raise_for(answer, f"{what}, part {number}", endpoint)
         found = Headers(answer.headers)
         if options.checksum:
@@ -239,8 +264,20 @@ def multipart_task(
         meter.add(size)
         return _Part(number, size, answer.crc32c_sent, found.etag)
 
+    def tasks() -> Generator[Task[_Part] | First, Any, None]:
+        number, found = 0, None
+        with contextlib.suppress(StopIteration):
+            while True:
+                found = pieces.send(found)
+                if isinstance(found, First):
+                    found = yield found
+                else:
+                    number += 1
+                    yield part(number, *found)
+                    found = None
+
     try:
-        parts = yield Gather((part(n, piece) for n, piece in enumerate(pieces, 1)), limit)
+        parts = yield Gather(tasks(), limit)
         return (yield from _complete(ctx, bucket, key, upload_id, parts, options, attempt, what))
     except (Exception, Cancelled):
         yield from _abort(ctx, bucket, key, upload_id)
@@ -321,34 +358,50 @@ def stream_task(
     meter = Meter(options.progress, 0, options.meter)
     part_size = ctx.settings.part_size
     threshold = min(ctx.settings.multipart_threshold, MAX_SINGLE_PUT)
-    first = read_up_to(stream, threshold + 1)
+    first, room = yield from _read(stream, threshold + 1)
     if len(first) <= threshold:
         meter.total = len(first)
-        result = yield from _single(ctx, bucket, key, MemorySource(first), options, meter)
+        with room:
+            result = yield from _single(ctx, bucket, key, MemorySource(first), options, meter)
         meter.flush()
         return result
 
-    def pieces() -> Iterator[object]:
-        rest = memoryview(first)
+    def pieces(rest: memoryview, room: Reservation) -> Pieces:
         for count in range(MAX_PARTS):
             # Later parts grow, so that a stream of any length fits into 10,000 of them.
             size = part_size * (1 << min(count // 2000, 4))
-            piece = bytes(rest[:size])
+            piece: memoryview | bytes = rest[:size]
             rest = rest[size:]
             if len(piece) < size:
-                piece += read_up_to(stream, size - len(piece))
+                room.close()  # what waits for room must not hold any
+                more, room = yield First(_read(stream, size - len(piece)))
+                piece = b"".join((piece, more)) if piece else more
             if not piece:
                 return
-            yield piece
+            yield piece, room.split(len(piece))
             if len(piece) < size:
                 return
-        if read_up_to(stream, 1):
+        room.close()
+        more, _ = yield First(_read(stream, 1))
+        if more:
             raise KumoError(
                 f"putting s3://{bucket}/{key}: the stream is longer than 10,000 parts of "
                 f"{part_size} bytes and more can hold: raise part_size"
             )
 
+    found = pieces(memoryview(first), room)
+    del first, room
     limit = part_limit(ctx, part_size, in_memory=False)
-    result = yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit)
+    result = yield from multipart_task(ctx, bucket, key, found, options, meter, limit)
     meter.flush()
     return result
+
+
+def _read(stream: BinaryIO, size: int) -> Task[tuple[bytes, Reservation]]:
+    """Reads from a file object, and holds the room that this takes."""
+    room: Reservation = yield Reserve(size)
+    try:
+        return (yield Blocking(partial(read_up_to, stream, size))), room
+    except BaseException:
+        room.close()
+        raise
