@@ -95,13 +95,14 @@ Fed Decoder::feed(std::string_view piece) {
         if (!fill(kPrelude, piece)) return fed;
         prelude_ = check_prelude({buffer_.data(), buffer_.size()});
       }
-      if (!fill(prelude_->total, piece)) return fed;
-      check_message(*prelude_, {buffer_.data(), buffer_.size()});
+      const Prelude prelude = *prelude_;
+      if (!fill(prelude.total, piece)) return fed;
+      check_message(prelude, {buffer_.data(), buffer_.size()});
       Message message;
       message.offset = offset_;
       message.bytes = std::exchange(buffer_, {});
       LibraryDecoder(message).run();
-      offset_ += prelude_->total;
+      offset_ += prelude.total;
       prelude_.reset();
       fed.messages.push_back(std::move(message));
     }
