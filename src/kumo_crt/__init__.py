@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kumo_crt.backup import (
         DrillReport,
         Problem,
+        PruneReport,
         Repaired,
         RepairReport,
         Repository,
@@ -124,6 +125,7 @@ __all__ = [
     "ObjectInfo",
     "PreconditionFailedError",
     "Problem",
+    "PruneReport",
     "PutResult",
     "RepairReport",
     "Repaired",

@@ -1,5 +1,6 @@
 """Backups of RocksDB databases in S3; the format is in docs/format.md."""
 
+from kumo_crt.backup._prune_report import PruneReport
 from kumo_crt.backup._repository import Repository
 from kumo_crt.backup._results import (
     DrillReport,
@@ -17,6 +18,7 @@ from kumo_crt.backup._results import (
 __all__ = [
     "DrillReport",
     "Problem",
+    "PruneReport",
     "RepairReport",
     "Repaired",
     "Repository",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from datetime import UTC, datetime
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _known, _layout, _manifest
+from kumo_crt.backup import _known, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
@@ -137,10 +138,11 @@ class RepositoryBase:
     def _all_snapshots(self) -> Task[list[Snapshot]]:
         store = self._store()
         ids = yield from store.snapshot_ids()
+        pins = yield from _pins.list_pins(store)
         found: list[Snapshot] = yield _engine.Gather(
             (store.snapshot(i) for i in ids), DEFAULT_CONCURRENCY
         )
-        return found
+        return [dataclasses.replace(item, pinned=item.id in pins) for item in found]
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
         self._load()

@@ -113,6 +113,10 @@ def commit(
             # Two backups of the same second drew the same number: nothing of the other's is lost.
             if attempt == _COMMIT_ATTEMPTS:
                 raise
+        except BaseException:
+            # The manifest may still arrive: until it cannot any more, its data has to be there.
+            lease.leave()
+            raise
         else:
             return Committed(snapshot, result.server_time)
     raise AssertionError("unreachable")

@@ -32,6 +32,11 @@ _KEY = re.compile(r"inflight/(backup|prune|sweep)-([0-9a-f]{32})-([0-9]{6})\.jso
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
+def grace() -> timedelta:
+    """How long something has to be out of use before it is deleted: until any lease has lapsed."""
+    return timedelta(seconds=LEASE + MARGIN)
+
+
 def object_hash(key: str) -> str:
     """The hash of a data object's name, which it shares with its variants."""
     return hashlib.sha256(_layout.plain_name(key).encode()).hexdigest()[:16]
@@ -40,6 +45,11 @@ def object_hash(key: str) -> str:
 def part_key(kind: str, lease_id: str, number: int) -> str:
     """Key of an object of a lease, below the repository's prefix."""
     return f"{INFLIGHT}{kind}-{lease_id}-{number:06d}.json"
+
+
+def is_part_key(key: str) -> bool:
+    """Whether a key is that of an object of a lease."""
+    return _KEY.fullmatch(key) is not None
 
 
 def boottime() -> float:

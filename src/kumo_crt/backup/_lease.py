@@ -55,13 +55,15 @@ class Lease:
         store: The repository.
         kind: `_inflight.BACKUP` or `_inflight.PRUNE`.
         what: What is done under it, for messages.
+        consequence: What that means for the work when the lease is lost.
     """
 
-    def __init__(self, store: Store, kind: str, what: str) -> None:
+    def __init__(self, store: Store, kind: str, what: str, consequence: str) -> None:
         self.id = uuid.uuid4().hex
         self.kind = kind
         self._store = store
         self._what = what
+        self._consequence = consequence
         self._numbers = 0
         # Keys that were written, or may have been, and are still to be deleted.
         self._keys: list[str] = []
@@ -101,7 +103,21 @@ class Lease:
         """Deletes a part."""
         full = self._store.location.key(key)
         yield from delete_task(self._store.context, self._store.bucket, full)
+        if key in self._keys:
+            self._keys.remove(key)
+
+    def sweeping(
+        self, task: Task[T], objects: Iterable[str] = (), snapshots: Iterable[str] = ()
+    ) -> Task[T]:
+        """Runs a task that deletes what it says, under a sweep that says so.
+
+        If the task fails, the sweep stays: a deletion that was sent may still take effect.
+        """
+        key = yield from self.write(_inflight.SWEEP, objects, snapshots)
         self._keys.remove(key)
+        result = yield from task
+        yield from self.erase(key)
+        return result
 
     def keep(self, task: Task[T]) -> Task[T]:
         """Runs a task and renews the lease beside it.
@@ -130,15 +146,13 @@ class Lease:
         if older is not None:
             yield from self.erase(older)
 
-    def renew_if_due(self) -> Task[None]:
-        """Renews the lease if a good part of its time is over; for owners that do not `keep` it.
+    def leave(self) -> None:
+        """Lets the lease lapse by itself, whatever happens to the process.
 
-        Raises:
-            LeaseExpiredError: It is over.
+        For requests whose outcome is not known: they may still take effect for as long as their
+        signature is valid, and what they rely on has to be protected until then.
         """
-        self.check()
-        if _inflight.boottime() - self._since > _inflight.LEASE * _RENEW:
-            yield from self.renew()
+        self._keys.clear()
 
     def release(self) -> Task[None]:
         """Deletes all parts. What cannot be deleted lapses."""
@@ -189,7 +203,6 @@ class Lease:
     def expired(self, why: str) -> LeaseExpiredError:
         """The error that ends the work."""
         return LeaseExpiredError(
-            f"{self._store.location}: {self._what} was stopped: its lease ran out ({why}), so that "
-            "a prune may have deleted what it relies on. Nothing was committed: run it again, and "
-            "what was sent already is found"
+            f"{self._store.location}: {self._what} was stopped: its lease ran out ({why}). "
+            f"{self._consequence}"
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup import _restore
+from kumo_crt.backup import _pins, _restore
 from kumo_crt.backup._capture import capture
 from kumo_crt.backup._care import Care
+from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._upload import BackupPlan, backup_task
 from kumo_crt.exceptions import RepositoryError
@@ -18,7 +20,7 @@ from kumo_crt.exceptions import RepositoryError
 Progress = Callable[[int, int], object]
 
 
-class Repository(Care):
+class Repository(Care, Keeping):
     """Backups of RocksDB databases under one S3 prefix; the format is in docs/format.md.
 
     Args:
@@ -97,7 +99,9 @@ class Repository(Care):
         Raises:
             SnapshotNotFoundError: There is none of this id, or none at all.
         """
-        return self._snapshot(snapshot_id)
+        found = self._snapshot(snapshot_id)
+        pinned = self._run(_pins.is_pinned(self._store(), found.id))
+        return dataclasses.replace(found, pinned=pinned)
 
     def restore(
         self,
@@ -150,7 +154,7 @@ class Repository(Care):
             raise TypeError("column_families: a list of names, not one text")
         plan = _restore.RestorePlan(
             run=self._run,
-            snapshot=self.snapshot(snapshot),
+            snapshot=self._snapshot(snapshot),
             store=self._store(),
             target=Path(target).absolute(),
             overwrite=overwrite,

@@ -43,6 +43,7 @@ class Snapshot:
         sequence_number: RocksDB's last sequence number in it.
         column_families: Names.
         tags: As given to `Repository.backup`.
+        pinned: Whether it is pinned, and never pruned; see `Repository.pin`.
     """
 
     id: str
@@ -55,6 +56,12 @@ class Snapshot:
     sequence_number: int
     column_families: tuple[str, ...]
     tags: Mapping[str, str]
+    pinned: bool = False
+
+    @property
+    def object_keys(self) -> frozenset[str]:
+        """Keys of all data objects that it needs: what a prune keeps for it."""
+        return frozenset(file.key for file in self.files if file.key is not None)
 
 
 @dataclass(frozen=True, slots=True)

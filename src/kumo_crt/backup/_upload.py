@@ -64,7 +64,13 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     }
     if plan.dry_run:
         return (yield from _send_all(plan, None))
-    lease = Lease(plan.store, _inflight.BACKUP, "the backup")
+    lease = Lease(
+        plan.store,
+        _inflight.BACKUP,
+        "the backup",
+        "A prune may have deleted what it relies on, so nothing was committed: run it again, and "
+        "what was sent already is found",
+    )
     return (yield from lease.during(_pinned(plan, lease)))
 
 

@@ -1,0 +1,162 @@
+"""What a repository holds, and which of its data objects snapshots name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kumo_crt._engine import Gather, Meter, Task
+from kumo_crt.backup import _documents, _inflight, _layout
+from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
+from kumo_crt.s3._results import ObjectInfo
+
+MARKS = "marks/"
+_READERS = 8
+_LISTERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A snapshot, as far as a prune has to know it."""
+
+    id: str
+    db_id: str
+    created_at: datetime
+    keys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Census:
+    """The snapshots that exist, and the data objects that they name.
+
+    Attributes:
+        entries: Snapshots by id.
+    """
+
+    store: Store
+    entries: dict[str, Entry] = field(default_factory=dict)
+    # Snapshots share most of their keys: one string for each.
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def read_new(self, meter: Meter | None = None) -> Task[list[Entry]]:
+        """Reads the manifests that have come since the last time.
+
+        Raises:
+            FormatError: One cannot be read, or something else is below ``snapshots/``.
+        """
+        ids = yield from self._listed()
+        new = [snapshot_id for snapshot_id in ids if snapshot_id not in self.entries]
+        if meter is not None:
+            meter.total += len(new)
+        found = yield Gather((self._read(i, meter) for i in new), _READERS)
+        entries = [entry for entry in found if entry is not None]
+        self.entries.update((entry.id, entry) for entry in entries)
+        return entries
+
+    def _listed(self) -> Task[list[str]]:
+        start = len(self.store.location.key(_layout.SNAPSHOTS))
+        ids = []
+        for item in (yield from self.store.list_all(_layout.SNAPSHOTS)):
+            name = item.key[start:]
+            snapshot_id = name.removesuffix(".json")
+            if snapshot_id == name or not _layout.is_snapshot_id(snapshot_id):
+                raise FormatError(
+                    f"s3://{self.store.bucket}/{item.key}: is no manifest that this kumo_crt "
+                    "knows, and may name data: nothing was deleted. Use a newer kumo_crt, or move "
+                    "it elsewhere if it does not belong there"
+                )
+            ids.append(snapshot_id)
+        return ids
+
+    def _read(self, snapshot_id: str, meter: Meter | None) -> Task[Entry | None]:
+        try:
+            snapshot: Snapshot = yield from self.store.snapshot(snapshot_id)
+        except NotFoundError:
+            return None  # deleted since it was listed
+        except FormatError as error:
+            raise FormatError(
+                f"{error}. As long as a manifest cannot be read, nobody knows which data it names: "
+                "nothing was deleted. Put it right, or delete that snapshot (delete_snapshot, "
+                "kumo-crt forget), and prune again"
+            ) from error
+        finally:
+            if meter is not None:
+                meter.add(1)
+        keys = tuple(self._names.setdefault(key, key) for key in snapshot.object_keys)
+        return Entry(snapshot.id, snapshot.db_id, snapshot.created_at, keys)
+
+    def live(self, removed: Iterable[str] = ()) -> set[str]:
+        """Keys of the data objects that snapshots name, but for some that are removed."""
+        gone = frozenset(removed)
+        return {
+            key for entry in self.entries.values() if entry.id not in gone for key in entry.keys
+        }
+
+
+def list_data(store: Store) -> Task[list[list[ObjectInfo]]]:
+    """Lists all data objects, in pages; of many, by several listings at once."""
+    first, token = yield from store.list_page(_layout.DATA)
+    if token is None:
+        return [first]
+    start = len(store.location.key(_layout.DATA))
+    last = int(first[-1].key[start : start + 2], 16) if _is_data(store, first[-1].key) else 0
+    prefixes = (f"{_layout.DATA}{number:02x}/" for number in range(last, 256))
+    rest: list[list[ObjectInfo]] = yield Gather(map(store.list_all, prefixes), _LISTERS)
+    # The last prefix is listed whole: what of it came with the first page would come twice.
+    whole = store.location.key(f"{_layout.DATA}{last:02x}/")
+    return [[item for item in first if not item.key.startswith(whole)], *rest]
+
+
+def _is_data(store: Store, key: str) -> bool:
+    return _layout.is_data_key(key[len(store.location.prefix) :])
+
+
+def data_objects(store: Store, pages: Iterable[list[ObjectInfo]]) -> Iterator[ObjectInfo]:
+    """Those that are data objects by their names; what else is there is nobody's business."""
+    return (item for page in pages for item in page if _is_data(store, item.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A mark: what an earlier prune found that no snapshot names."""
+
+    key: str
+    written: datetime
+    objects: frozenset[str]
+
+
+def encode_mark(hashes: Iterable[str]) -> bytes:
+    """A mark as a document."""
+    document = {
+        "format": "kumo-mark",
+        "version": _documents.VERSION,
+        "objects": list(hashes),
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def read_marks(store: Store) -> Task[tuple[list[Mark], list[str]]]:
+    """All marks, and the keys of those that cannot be read and are worth nothing."""
+    start = len(store.location.prefix)
+    listed = yield from store.list_all(MARKS)
+
+    def read(item: ObjectInfo) -> Task[Mark | str | None]:
+        key = item.key[start:]
+        if item.last_modified is None:
+            return key
+        try:
+            document, _ = yield from store.read(key)
+            reader = _documents.Reader(document, store.url(key), "kumo-mark")
+            return Mark(key, item.last_modified, frozenset(_inflight.hashes(reader)))
+        except NotFoundError:
+            return None
+        except (FormatError, ChecksumMismatchError):
+            return key
+
+    found = yield Gather((read(item) for item in listed), _READERS)
+    marks = [item for item in found if isinstance(item, Mark)]
+    return marks, [item for item in found if isinstance(item, str)]

@@ -1,0 +1,124 @@
+"""Snapshots that are pinned, and the deletion of one snapshot."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+from kumo_crt._engine import Task
+from kumo_crt.backup import _documents, _inflight, _layout
+from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import (
+    NotFoundError,
+    PreconditionFailedError,
+    RepositoryError,
+    RepositoryLockedError,
+    SnapshotNotFoundError,
+)
+from kumo_crt.s3._objects import delete_task, head_task
+from kumo_crt.s3._results import ObjectInfo
+
+PINS = "pins/"
+
+
+def pin_key(snapshot_id: str) -> str:
+    """Key of a snapshot's pin, below the repository's prefix."""
+    return f"{PINS}{snapshot_id}.json"
+
+
+def list_pins(store: Store) -> Task[dict[str, ObjectInfo]]:
+    """Pins by the ids of their snapshots, which need not exist."""
+    start = len(store.location.key(PINS))
+    found = {}
+    for item in (yield from store.list_all(PINS)):
+        snapshot_id = item.key[start:].removesuffix(".json")
+        if _layout.is_snapshot_id(snapshot_id):
+            found[snapshot_id] = item
+    return found
+
+
+def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:
+    """Whether a snapshot is pinned."""
+    return (yield from _exists(store, pin_key(snapshot_id)))
+
+
+def _exists(store: Store, key: str) -> Task[bool]:
+    try:
+        yield from head_task(store.context, store.bucket, store.location.key(key))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _no_snapshot(store: Store, snapshot_id: str) -> SnapshotNotFoundError:
+    return SnapshotNotFoundError(f"{store.location}: there is no snapshot {snapshot_id}")
+
+
+def pin_task(store: Store, snapshot_id: str, now: datetime) -> Task[None]:
+    """Pins a snapshot.
+
+    Raises:
+        SnapshotNotFoundError: There is none of this id.
+        RepositoryLockedError: It is being deleted.
+    """
+    document = {
+        "format": "kumo-pin",
+        "version": _documents.VERSION,
+        "snapshot": snapshot_id,
+        "created_at": _documents.time_text(now),
+    }
+    content = json.dumps(document, indent=1).encode() + b"\n"
+    try:
+        yield from store.write_new(pin_key(snapshot_id), content)
+    except PreconditionFailedError:
+        return  # it is pinned already
+    # After the pin was written: a deletion that does not see it is seen here.
+    leases = yield from _inflight.list_leases(store)
+    _, condemned = yield from _inflight.read_sweeps(store, leases.values())
+    is_there = yield from _exists(store, _layout.snapshot_key(snapshot_id))
+    if is_there and snapshot_id not in condemned:
+        return
+    yield from _delete(store, pin_key(snapshot_id))
+    if not is_there:
+        raise _no_snapshot(store, snapshot_id)
+    raise RepositoryLockedError(
+        f"{store.location}: snapshot {snapshot_id} is being deleted, or a prune that was to delete "
+        "it was killed: look whether it is still there, and prune once more before you pin it"
+    )
+
+
+def unpin_task(store: Store, snapshot_id: str) -> Task[None]:
+    """Takes a snapshot's pin away; succeeds if there is none."""
+    yield from _delete(store, pin_key(snapshot_id))
+
+
+def delete_snapshot_task(store: Store, snapshot_id: str) -> Task[None]:
+    """Deletes a snapshot's manifest; its data is left to the next prune.
+
+    Raises:
+        SnapshotNotFoundError: There is none of this id.
+        RepositoryError: It is pinned.
+    """
+    key = _layout.snapshot_key(snapshot_id)
+    if not (yield from _exists(store, key)):
+        raise _no_snapshot(store, snapshot_id)
+    lease = Lease(store, _inflight.SWEEP, "the deletion", "Run it again")
+
+    def work() -> Task[bool]:
+        # After the sweep was written: whoever pins the snapshot from now on sees that.
+        if (yield from is_pinned(store, snapshot_id)):
+            return True
+        lease.check()
+        yield from _delete(store, key)
+        return False
+
+    pinned = yield from lease.sweeping(work(), snapshots=[snapshot_id])
+    if pinned:
+        raise RepositoryError(
+            f"{store.location}: snapshot {snapshot_id} is pinned: unpin it first, if it is to go"
+        )
+
+
+def _delete(store: Store, key: str) -> Task[None]:
+    yield from delete_task(store.context, store.bucket, store.location.key(key))

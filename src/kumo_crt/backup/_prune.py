@@ -1,0 +1,335 @@
+"""Prunes a repository: snapshots by the keep rules, then data that nothing names any more.
+
+docs/format.md, "Deleting", has the steps and says why nothing is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from kumo_crt._engine import Meter, Sleep, Task
+from kumo_crt.backup import _census, _inflight, _layout, _pins, _retention
+from kumo_crt.backup._census import Census, Mark
+from kumo_crt.backup._inflight import LeaseState, ServiceClock
+from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._prune_report import PruneReport
+from kumo_crt.backup._retention import Candidate, KeepRules
+from kumo_crt.backup._store import Store
+from kumo_crt.backup._sweep import Sweeper, batches
+from kumo_crt.exceptions import FormatError, RepositoryLockedError, S3Error
+from kumo_crt.s3._bucket import configuration_task
+from kumo_crt.s3._objects import DELETE_BATCH
+from kumo_crt.s3._results import ObjectInfo
+
+_log = logging.getLogger("kumo_crt.backup")
+# Hashes of one mark.
+_MARK_SIZE = 100_000
+# Two prunes that began at the same time both see the other: they try again once, at random times.
+_TIE = timedelta(seconds=10)
+_TIE_PAUSE = 2.0
+
+
+@dataclass(slots=True)
+class PrunePlan:
+    """What a prune is to do."""
+
+    store: Store
+    rules: KeepRules
+    now: datetime
+    dry_run: bool = False
+    wait: bool = False
+    delete_versions: bool = False
+    progress: Callable[[int, int], object] | None = None
+
+
+@dataclass(slots=True)
+class _Unreferenced:
+    """Data objects that no snapshot names, nor a running backup."""
+
+    due: list[ObjectInfo] = field(default_factory=list)
+    pending: list[ObjectInfo] = field(default_factory=list)
+    # Those of `pending` that no mark has.
+    unmarked: list[ObjectInfo] = field(default_factory=list)
+    protected_objects: int = 0
+    protected_bytes: int = 0
+    # When the last of `pending` becomes due.
+    until: datetime | None = None
+
+
+def prune_task(plan: PrunePlan) -> Task[PruneReport]:
+    """Runs a plan.
+
+    Raises:
+        RepositoryLockedError: Another prune is at work.
+        FormatError: A manifest cannot be read; nothing was deleted.
+        LeaseExpiredError: The prune stood still for so long that others took it for dead.
+    """
+    return (yield from _Prune(plan).run())
+
+
+class _Prune:
+    def __init__(self, plan: PrunePlan) -> None:
+        store = plan.store
+        self._plan = plan
+        self._store = store
+        self._started = time.monotonic()
+        self._clock = ServiceClock(plan.now)
+        self._lease = Lease(
+            store,
+            _inflight.PRUNE,
+            "the prune",
+            "What it did is complete in itself: run it again to go on",
+        )
+        self._meter = Meter(plan.progress, 0)
+        self._census = Census(store)
+        self._sweeper = Sweeper(store, self._lease, self._census, self._clock, self._meter)
+        self._warnings: list[str] = []
+        self._reasons: dict[str, tuple[str, ...]] = {}
+        self._removed: list[str] = []
+
+    def run(self) -> Task[PruneReport]:
+        if self._plan.dry_run:
+            return (yield from self._look())
+        return (yield from self._lease.during(self._alone()))
+
+    # -- one at a time ---------------------------------------------------------------------
+
+    def _alone(self) -> Task[PruneReport]:
+        """Gets the lease that only one prune can have, and works under it."""
+        for may_be_tie in (True, False):
+            yield from self._lease.acquire()
+            leases = yield from _inflight.list_leases(self._store)
+            now = self._clock.now()
+            others = [
+                lease
+                for lease in leases.values()
+                if lease.id != self._lease.id
+                and _inflight.PRUNE in lease.kinds
+                and not lease.has_lapsed(now)
+            ]
+            if not others:
+                break
+            yield from self._lease.release()
+            is_tie = all(other.began is not None and now - other.began < _TIE for other in others)
+            if not (may_be_tie and is_tie):
+                raise (yield from self._locked(others[0]))
+            yield Sleep(random.uniform(0.1, 1.0) * _TIE_PAUSE)  # noqa: S311 - no secret
+        return (yield from self._lease.keep(self._work(leases.values())))
+
+    def _locked(self, other: LeaseState) -> Task[RepositoryLockedError]:
+        try:
+            contents = yield from _inflight.read_parts(self._store, other.parts[:1])
+            owner = next((content.owner for content in contents.values()), "a process that is gone")
+        except FormatError:
+            owner = "an unknown process"
+        written = (part.written for part in other.parts if part.written is not None)
+        last = max(written, default=self._clock.now())
+        until = f"{last + _inflight.grace():%H:%M:%S} UTC"
+        return RepositoryLockedError(
+            f"{self._store.location}: is being pruned by {owner}: wait for it. If that has been "
+            f"killed, a prune after {until} takes over"
+        )
+
+    def _clean(self, leases: Iterable[LeaseState]) -> Task[None]:
+        """Deletes leases of the dead, before anything that they may have relied on."""
+        now = self._clock.now()
+        full = self._store.location.key
+        dead = (x for x in leases if x.id != self._lease.id and x.has_lapsed(now))
+        keys = [full(part.key) for lease in dead for part in lease.parts]
+        yield from self._delete(keys)
+
+    def _delete(self, full_keys: Iterable[str]) -> Task[set[str]]:
+        locked: set[str] = set()
+        for batch in batches(full_keys, DELETE_BATCH):
+            refused = yield from self._sweeper.delete_keys([(key, None) for key in batch])
+            locked |= {key for key, _ in refused}
+        return locked
+
+    # -- the work --------------------------------------------------------------------------
+
+    def _look(self) -> Task[PruneReport]:
+        """What would be done."""
+        yield from self._choose()
+        leases = yield from _inflight.list_leases(self._store)
+        protection = yield from _inflight.read_protection(
+            self._store, leases.values(), self._clock.now()
+        )
+        marks, _ = yield from _census.read_marks(self._store)
+        found = yield from self._unreferenced(self._removed, protection, marks)
+        versioned = yield from self._versioned()
+        self._meter.flush()
+        return self._report(found, versioned, found.due)
+
+    def _work(self, leases: Iterable[LeaseState]) -> Task[PruneReport]:
+        yield from self._clean(leases)
+        yield from self._choose()
+        if self._removed:
+            yield from self._lease.sweeping(self._remove_snapshots(), snapshots=self._removed)
+        protection = yield from self._sweeper.protection()
+        marks, worthless = yield from _census.read_marks(self._store)
+        found = yield from self._unreferenced((), protection, marks)
+        marked = yield from self._mark(found)
+        if self._plan.wait and found.until is not None:
+            left = (found.until - self._clock.now()).total_seconds()
+            yield Sleep(max(0.0, left))
+            found.due += found.pending
+            found.pending = []
+            worthless += marked
+        # A mark is used up when its objects have had their turn. It goes after they went: killed in
+        # between, the next prune finds it.
+        used = [mark.key for mark in marks if self._is_old(mark)] + worthless
+        yield from self._sweeper.sweep(found.due)
+        yield from self._abort_uploads()
+        yield from self._delete_pins()
+        yield from self._delete(self._store.location.key(key) for key in used)
+        versioned = yield from self._versioned()
+        if self._plan.delete_versions:
+            folders = (_layout.DATA, _layout.SNAPSHOTS, _inflight.INFLIGHT, _census.MARKS)
+            yield from self._sweeper.delete_versions((*folders, _pins.PINS))
+        self._meter.flush()
+        return self._report(found, versioned)
+
+    def _choose(self) -> Task[None]:
+        """Reads all manifests and decides which snapshots are to go."""
+        yield from self._census.read_new(self._meter)
+        pins = yield from _pins.list_pins(self._store)
+        entries = self._census.entries.values()
+        candidates = (Candidate(e.id, e.db_id, e.created_at) for e in entries)
+        kept = _retention.kept(self._plan.rules, candidates, self._clock.now())
+        for entry in sorted(entries, key=lambda e: e.id):
+            reasons = kept.get(entry.id, ())
+            if entry.id in pins:
+                reasons = ("pinned", *reasons)
+            if reasons:
+                self._reasons[entry.id] = reasons
+            else:
+                self._removed.append(entry.id)
+
+    def _remove_snapshots(self) -> Task[None]:
+        # After the sweep was written: who pins one of them from now on sees that.
+        pins = yield from _pins.list_pins(self._store)
+        full = {self._store.location.key(_layout.snapshot_key(i)): i for i in self._removed}
+        spared = [i for i in self._removed if i in pins]
+        doomed = [key for key, snapshot_id in full.items() if snapshot_id not in pins]
+        locked = [full[key] for key in (yield from self._delete(doomed))]
+        self._reasons.update(dict.fromkeys(spared, ("pinned",)))
+        self._reasons.update(dict.fromkeys(locked, ("locked",)))
+        self._removed = [i for i in self._removed if i not in self._reasons]
+        for snapshot_id in self._removed:
+            del self._census.entries[snapshot_id]
+
+    def _is_old(self, mark: Mark) -> bool:
+        return self._clock.now() - mark.written > _inflight.grace()
+
+    def _unreferenced(
+        self,
+        removed: Iterable[str],
+        protection: _inflight.Protection,
+        marks: list[Mark],
+    ) -> Task[_Unreferenced]:
+        found = _Unreferenced()
+        oldest: dict[str, datetime] = {}
+        for mark in sorted(marks, key=lambda mark: mark.written, reverse=True):
+            oldest.update(dict.fromkeys(mark.objects, mark.written))
+        pages = yield from _census.list_data(self._store)
+        live = self._census.live(removed)
+        start = len(self._store.location.prefix)
+        grace = _inflight.grace()
+        now = self._clock.now()
+        for item in _census.data_objects(self._store, pages):
+            if item.key[start:] in live:
+                continue
+            if protection.covers(item.key, item.last_modified):
+                found.protected_objects += 1
+                found.protected_bytes += item.size
+                continue
+            marked = oldest.get(_inflight.object_hash(item.key))
+            # An object that is newer than its mark is another one.
+            if marked is None or item.last_modified is None or item.last_modified >= marked:
+                found.pending.append(item)
+                found.unmarked.append(item)
+            elif now - marked > grace:
+                found.due.append(item)
+            else:
+                found.pending.append(item)
+                found.until = max(found.until or now, marked + grace)
+        if found.unmarked:
+            found.until = now + grace
+        return found
+
+    def _mark(self, found: _Unreferenced) -> Task[list[str]]:
+        """Marks what is not marked yet; returns the keys of the marks."""
+        keys = []
+        hashes = sorted({_inflight.object_hash(item.key) for item in found.unmarked})
+        for portion in batches(hashes, _MARK_SIZE):
+            key = f"{_census.MARKS}{_layout.new_snapshot_id(self._clock.now(), None)}.json"
+            result = yield from self._store.write_new(key, _census.encode_mark(portion))
+            written = result.server_time or self._clock.now()
+            # One second more: times of listings are rounded.
+            found.until = written + _inflight.grace() + timedelta(seconds=1)
+            keys.append(key)
+        return keys
+
+    # -- what else is left -----------------------------------------------------------------
+
+    def _abort_uploads(self) -> Task[None]:
+        try:
+            yield from self._sweeper.abort_uploads()
+        except S3Error as error:
+            self._warnings.append(
+                f"unfinished multipart uploads could not be looked after ({error}): allow it "
+                "(s3:ListBucketMultipartUploads, s3:AbortMultipartUpload), or give the bucket a "
+                "lifecycle rule that aborts them"
+            )
+
+    def _delete_pins(self) -> Task[None]:
+        """Deletes pins of snapshots that do not exist; not new ones, whose owner is still here."""
+        oldest = self._clock.now() - _inflight.grace()
+        pins = yield from _pins.list_pins(self._store)
+        yield from self._delete(
+            item.key
+            for snapshot_id, item in pins.items()
+            if snapshot_id not in self._census.entries
+            and item.last_modified is not None
+            and item.last_modified < oldest
+        )
+
+    def _versioned(self) -> Task[bool | None]:
+        try:
+            root = yield from configuration_task(
+                self._store.context, self._store.bucket, "GetBucketVersioning", "versioning"
+            )
+        except S3Error:
+            return None  # not allowed, or not known to the service
+        return root is not None and root.findtext("Status") in ("Enabled", "Suspended")
+
+    def _report(
+        self, found: _Unreferenced, versioned: bool | None, would_delete: Iterable[ObjectInfo] = ()
+    ) -> PruneReport:
+        sweeper = self._sweeper
+        sizes = [item.size for item in would_delete]
+        kept: Mapping[str, tuple[str, ...]] = dict(sorted(self._reasons.items()))
+        return PruneReport(
+            dry_run=self._plan.dry_run,
+            kept=kept,
+            removed=tuple(self._removed),
+            deleted_objects=sweeper.deleted_objects + len(sizes),
+            deleted_bytes=sweeper.deleted_bytes + sum(sizes),
+            pending_objects=len(found.pending),
+            pending_bytes=sum(item.size for item in found.pending),
+            pending_until=found.until if found.pending else None,
+            protected_objects=found.protected_objects + sweeper.protected_objects,
+            protected_bytes=found.protected_bytes + sweeper.protected_bytes,
+            aborted_uploads=sweeper.aborted_uploads,
+            versioned=versioned,
+            deleted_versions=sweeper.deleted_versions,
+            deleted_version_bytes=sweeper.deleted_version_bytes,
+            locked=sweeper.locked,
+            warnings=tuple(self._warnings),
+            seconds=time.monotonic() - self._started,
+        )
