@@ -250,7 +250,7 @@ class _Prune:
                 continue
             marked = oldest.get(_inflight.object_hash(item.key))
             # An object that is newer than its mark is another one.
-            if marked is None or item.last_modified is None or item.last_modified >= marked:
+            if marked is None or item.last_modified is None or item.last_modified > marked:
                 found.pending.append(item)
                 found.unmarked.append(item)
             elif now - marked > grace:
