@@ -7,8 +7,8 @@ if(EXISTS "${KUMO_FOUND_PREFIX}/share/kumo-crt/licenses")
   install(DIRECTORY "${KUMO_FOUND_PREFIX}/share/kumo-crt/licenses/"
     DESTINATION ${license_destination} COMPONENT kumo_crt)
 endif()
-# kmpkg and vcpkg ports.
-foreach(library IN LISTS KUMO_VERSIONED_LIBRARIES)
+# kmpkg and vcpkg ports. Theirs take libcrypto from OpenSSL.
+foreach(library IN LISTS KUMO_VERSIONED_LIBRARIES ITEMS openssl)
   if(EXISTS "${KUMO_FOUND_PREFIX}/share/${library}/copyright")
     install(FILES "${KUMO_FOUND_PREFIX}/share/${library}/copyright"
       DESTINATION ${license_destination}/${library} COMPONENT kumo_crt)

@@ -56,12 +56,16 @@ class Manager:
     def installed(self) -> Path:
         return self.root / "installed" / TRIPLET
 
-    def install(self, package: str, version: str, prefix: Path) -> None:
+    def add_licence(self, package: str) -> Path:
         share = self.installed / "share" / package
         share.mkdir(parents=True)
+        (share / "copyright").write_text("its licence\n")
+        return share
+
+    def install(self, package: str, version: str, prefix: Path) -> None:
+        share = self.add_licence(package)
         config = prefix / "lib" / "cmake" / package / f"{package}-config.cmake"
         (share / f"{package}-config.cmake").write_text(f'include("{config}")\n')
-        (share / "copyright").write_text("its licence\n")
         # What a port needs of others: here all is one prefix.
         if not (self.installed / "include").exists():
             (self.installed / "include").symlink_to(prefix / "include")
@@ -101,6 +105,7 @@ def test_the_preset_finds_what_is_installed(manager: Manager, tmp_path: Path) ->
     versions = {name: f"{version}.{i}" for i, (name, version) in enumerate(FLOOR.items())}
     for name, version in versions.items():
         manager.install(name, version, prefix)
+    manager.add_licence("openssl")
 
     build = tmp_path / "build"
     result = manager.configure(build)
@@ -117,7 +122,7 @@ def test_the_preset_finds_what_is_installed(manager: Manager, tmp_path: Path) ->
     for name, version in versions.items():
         assert f'#define KUMO_VERSION_{name.upper().replace("-", "_")} "{version}"' in header
     install = (build / "cmake_install.cmake").read_text(encoding="utf-8")
-    for name in versions:
+    for name in [*versions, "openssl"]:
         assert f"{manager.installed}/share/{name}/copyright" in install
 
 
