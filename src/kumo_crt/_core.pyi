@@ -389,6 +389,9 @@ class ManifestState:
     def min_wal_number(self) -> int:
         """The lowest WAL that recovery reads."""
     @property
+    def needed_wal_number(self) -> int:
+        """The lowest WAL that RocksDB keeps: older than the former with two-phase commit."""
+    @property
     def wals(self) -> dict[int, int | None]:
         """Tracked WALs (track_and_verify_wals_in_manifest) with the bytes known to be synced."""
     @property
@@ -398,6 +401,45 @@ class ManifestState:
         """Ordered by column family, level, number."""
     @property
     def blob_files(self) -> tuple[BlobFile, ...]: ...
+
+@final
+class ManifestChanges:
+    """What the edits did that `ManifestFollower.advance` read."""
+
+    @property
+    def edits(self) -> int: ...
+    @property
+    def families_added(self) -> tuple[str, ...]: ...
+    @property
+    def families_dropped(self) -> tuple[str, ...]: ...
+    @property
+    def flushes(self) -> int: ...
+    @property
+    def ingestions(self) -> int:
+        """Edits that brought files which neither a flush nor a compaction made."""
+    @property
+    def removals(self) -> int:
+        """Edits that only took files away."""
+    @property
+    def needed_wal_number(self) -> int:
+        """WALs below it may have been deleted by now."""
+
+@final
+class ManifestFollower:
+    """Replays a MANIFEST that another process appends to, a piece at a time.
+
+    Not to be used further once a method has raised.
+    """
+
+    def __init__(self, path: _StrPath) -> None: ...
+    def advance(self) -> ManifestChanges:
+        """Applies the whole records that were appended since the last call.
+
+        Raises:
+            RocksDBFormatError: The file is damaged, or shorter than it was.
+            OSError: The file cannot be read.
+        """
+    def state(self) -> ManifestState: ...
 
 @final
 class WalInfo:
@@ -412,6 +454,9 @@ class WalInfo:
     def records(self) -> int: ...
     @property
     def entries(self) -> int: ...
+    @property
+    def holes(self) -> int:
+        """Places where sequence numbers are skipped between batches."""
     @property
     def first_sequence(self) -> int | None:
         """None without a batch, and in a compressed log."""

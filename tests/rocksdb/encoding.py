@@ -85,8 +85,10 @@ def internal(key: bytes) -> bytes:
     return key + struct.pack("<Q", 1 << 8 | 1)
 
 
-def new_file(file_number: int, *, level: int = 0, key: bytes = b"k", custom: bytes = b"") -> bytes:
-    """A NewFile4 entry; `custom` are its tagged fields."""
+def new_file(
+    file_number: int, *, level: int = 0, key: bytes = b"k", custom: bytes = b"", largest: int = 2
+) -> bytes:
+    """A NewFile4 entry; `custom` are its tagged fields, `largest` its last sequence number."""
     return (
         varint(103)
         + varint(level)
@@ -95,7 +97,7 @@ def new_file(file_number: int, *, level: int = 0, key: bytes = b"k", custom: byt
         + text(internal(key))
         + text(internal(key))
         + varint(1)
-        + varint(2)
+        + varint(largest)
         + custom
         + varint(1)
     )

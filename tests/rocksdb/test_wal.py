@@ -86,6 +86,12 @@ def test_batches_without_operations(tmp_path: Path) -> None:
     assert (found.first_sequence, found.last_sequence) == (7, None)
 
 
+def test_holes(tmp_path: Path) -> None:
+    batches = [enc.batch(5, 2), enc.batch(7, 1), enc.batch(9, 1), enc.batch(9, 0), enc.batch(20, 3)]
+    assert _scan(tmp_path / "000001.log", enc.log(batches)).holes == 2
+    assert _scan(tmp_path / "000001.log", enc.log(batches[:2])).holes == 0
+
+
 @pytest.mark.parametrize("record", [b"", b"short", enc.batch(1 << 56, 1), enc.batch(1 << 63, 0)])
 def test_records_that_are_no_batches(tmp_path: Path, record: bytes) -> None:
     good = enc.log([enc.batch(1, 1)])

@@ -217,10 +217,42 @@ void register_manifest(py::module_& m) {
       .def_property_readonly("min_log_number_to_keep", number(&State::min_log_number_to_keep))
       .def_property_readonly("max_column_family", number(&State::max_column_family))
       .def_property_readonly("min_wal_number", number(&State::min_wal_number))
+      .def_property_readonly("needed_wal_number", number(&State::needed_wal_number))
       .def_property_readonly("wals", number(&State::wals))
       .def_readonly("column_families", &M::column_families)
       .def_readonly("sst_files", &M::sst_files)
       .def_readonly("blob_files", &M::blob_files);
+  using Changes = db::ManifestChanges;
+  const auto names = [](std::vector<std::string> Changes::* member) {
+    return [member](const Changes& changes) {
+      py::tuple result((changes.*member).size());
+      for (std::size_t i = 0; i < result.size(); ++i) result[i] = to_str((changes.*member)[i]);
+      return result;
+    };
+  };
+  py::class_<Changes>(m, "ManifestChanges")
+      .def_readonly("edits", &Changes::edits)
+      .def_property_readonly("families_added", names(&Changes::families_added))
+      .def_property_readonly("families_dropped", names(&Changes::families_dropped))
+      .def_readonly("flushes", &Changes::flushes)
+      .def_readonly("ingestions", &Changes::ingestions)
+      .def_readonly("removals", &Changes::removals)
+      .def_readonly("needed_wal_number", &Changes::needed_wal_number);
+
+  using Follower = db::ManifestFollower;
+  py::class_<Follower>(m, "ManifestFollower")
+      .def(py::init<Path>(), py::arg("path"))
+      .def("advance",
+           [](Follower& follower) {
+             const GilReleased released;
+             return follower.advance();
+           })
+      .def("state", [](const Follower& follower) {
+        return to_python([&] {
+          const GilReleased released;
+          return follower.state();
+        }());
+      });
   m.def("read_manifest", &read_manifest, py::arg("path"), py::kw_only(),
         py::arg("allow_partial") = true);
   m.def("keep_column_families", &keep_column_families, py::arg("source"), py::arg("target"),
@@ -234,6 +266,7 @@ void register_wal(py::module_& m) {
       .def_readonly("valid_bytes", &W::valid_bytes)
       .def_readonly("records", &W::records)
       .def_readonly("entries", &W::entries)
+      .def_readonly("holes", &W::holes)
       .def_readonly("first_sequence", &W::first_sequence)
       .def_readonly("last_sequence", &W::last_sequence)
       .def_property_readonly("tail", [](const W& wal) { return db::log_tail_name(wal.tail); })

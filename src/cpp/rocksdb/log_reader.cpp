@@ -1,5 +1,8 @@
 #include "rocksdb/log_reader.hpp"
 
+#include <algorithm>
+#include <utility>
+
 #include "checksum/crc32c.hpp"
 #include "rocksdb/block.hpp"
 #include "rocksdb/coding.hpp"
@@ -57,8 +60,12 @@ const char* log_tail_name(LogTail tail) noexcept {
   return "unknown";
 }
 
-LogReader::LogReader(const ReadOnlyFile& file, std::optional<std::uint64_t> log_number)
-    : file_(file) {
+LogReader::LogReader(const ReadOnlyFile& file, std::optional<std::uint64_t> log_number,
+                     std::uint64_t start)
+    : file_(file),
+      block_offset_(start / kBlock * kBlock),
+      skip_(static_cast<std::size_t>(start % kBlock)),
+      valid_bytes_(start) {
   // The headers of recycled files hold the number's low 32 bits.
   if (log_number) log_number_ = static_cast<std::uint32_t>(*log_number);
 }
@@ -81,9 +88,9 @@ bool LogReader::end(LogTail tail, const std::string& problem) {
 
 bool LogReader::load_block() {
   block_offset_ += block_.size();
-  position_ = 0;
   block_.resize(kBlock);
   block_.resize(file_.read_at(block_offset_, block_.data(), kBlock));
+  position_ = std::min(std::exchange(skip_, 0), block_.size());
   return !block_.empty();
 }
 

@@ -40,8 +40,9 @@ struct PredecessorWal {
 class LogReader {
  public:
   // `log_number` tells a recycled file's own records from older ones; without it, the first
-  // record decides.
-  explicit LogReader(const ReadOnlyFile& file, std::optional<std::uint64_t> log_number = {});
+  // record decides. `start` is where to begin: the end of a record, as valid_bytes() tells it.
+  explicit LogReader(const ReadOnlyFile& file, std::optional<std::uint64_t> log_number = {},
+                     std::uint64_t start = 0);
 
   // False at the end of the last readable record; then tail() says why.
   bool next(LogFragment& fragment);
@@ -80,6 +81,7 @@ class LogReader {
   std::string block_;
   std::uint64_t block_offset_ = 0;
   std::size_t position_ = 0;
+  std::size_t skip_ = 0;  // of the first block
 
   bool in_record_ = false;
   std::uint64_t record_offset_ = 0;

@@ -1,5 +1,7 @@
 #include "rocksdb/manifest.hpp"
 
+#include <utility>
+
 #include "rocksdb/coding.hpp"
 #include "rocksdb/error.hpp"
 #include "rocksdb/file.hpp"
@@ -21,13 +23,9 @@ void check_tail(const LogReader& reader, const VersionBuilder& builder, bool all
   }
 }
 
-}  // namespace
-
-ManifestState read_manifest(const std::filesystem::path& path, bool allow_partial) {
-  const ReadOnlyFile file(path);
-  LogReader reader(file);
+void read_edits(const ReadOnlyFile& file, bool allow_partial, VersionBuilder& builder) {
+  LogReader reader(file, {}, builder.valid_bytes());
   VersionEditDecoder decoder;
-  VersionBuilder builder;
   LogFragment fragment;
   try {
     while (reader.next(fragment)) {
@@ -42,13 +40,47 @@ ManifestState read_manifest(const std::filesystem::path& path, bool allow_partia
   if (reader.compressed()) {
     throw FormatError(file.path(), 0, "a MANIFEST is never compressed: this is a WAL");
   }
+}
+
+ManifestState finish(VersionBuilder& builder, const std::string& path, std::uint64_t file_size) {
+  const std::uint64_t end = builder.valid_bytes();
   try {
     ManifestState state = builder.finish();
-    state.file_size = file.size();
+    state.file_size = file_size;
     return state;
   } catch (const DecodeError& error) {
-    throw FormatError(file.path(), reader.valid_bytes(), error.what());
+    throw FormatError(path, end, error.what());
   }
+}
+
+}  // namespace
+
+ManifestState read_manifest(const std::filesystem::path& path, bool allow_partial) {
+  const ReadOnlyFile file(path);
+  VersionBuilder builder;
+  read_edits(file, allow_partial, builder);
+  return finish(builder, file.path(), file.size());
+}
+
+ManifestFollower::ManifestFollower(std::filesystem::path path)
+    : path_(std::move(path)), builder_(std::make_unique<VersionBuilder>()) {}
+ManifestFollower::ManifestFollower(ManifestFollower&&) noexcept = default;
+ManifestFollower::~ManifestFollower() = default;
+
+ManifestChanges ManifestFollower::advance() {
+  const ReadOnlyFile file(path_);
+  if (file.size() < builder_->valid_bytes()) {
+    throw FormatError(file.path(), file.size(), "the file is shorter than it was");
+  }
+  read_edits(file, true, *builder_);
+  builder_->leave_group();
+  file_size_ = file.size();
+  return builder_->take_changes();
+}
+
+ManifestState ManifestFollower::state() const {
+  VersionBuilder copy(*builder_);
+  return finish(copy, path_.string(), file_size_);
 }
 
 }  // namespace kumo::rocksdb

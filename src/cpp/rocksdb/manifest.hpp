@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,8 @@ struct ManifestState {
   std::uint32_t max_column_family = 0;
   // The lowest WAL that recovery reads: nothing older holds unflushed data.
   std::uint64_t min_wal_number = 0;
+  // The lowest WAL that RocksDB keeps; with two-phase commit it may be older.
+  std::uint64_t needed_wal_number = 0;
 
   std::vector<ColumnFamily> column_families;  // by id
   std::vector<SstFile> sst_files;             // by column family, level, number
@@ -44,9 +47,46 @@ struct ManifestState {
   std::map<std::uint64_t, std::optional<std::uint64_t>> wals;
 };
 
+// What edits did, for whoever holds the state before them and a later write-ahead log: a log
+// replays flushed data and is indifferent to compactions, but not to the rest.
+struct ManifestChanges {
+  std::uint64_t edits = 0;
+  std::vector<std::string> families_added;
+  std::vector<std::string> families_dropped;
+  std::uint64_t flushes = 0;
+  // Files that came from elsewhere (ingestion, import), and edits that only took files away.
+  std::uint64_t ingestions = 0;
+  std::uint64_t removals = 0;
+  // WALs below this number may have been deleted by now: nothing needs them any more.
+  std::uint64_t needed_wal_number = 0;
+};
+
 // Replays a MANIFEST. `allow_partial`: a file that ends inside a record, in zeros or inside an
 // atomic group (it is being appended to) gives the state before that. Anything else that is wrong
 // throws FormatError.
 [[nodiscard]] ManifestState read_manifest(const std::filesystem::path& path, bool allow_partial);
+
+class VersionBuilder;
+
+// Replays a MANIFEST that another process appends to, a piece at a time.
+class ManifestFollower {
+ public:
+  explicit ManifestFollower(std::filesystem::path path);
+  ManifestFollower(ManifestFollower&& other) noexcept;
+  ManifestFollower& operator=(ManifestFollower&&) = delete;
+  ManifestFollower(const ManifestFollower&) = delete;
+  ManifestFollower& operator=(const ManifestFollower&) = delete;
+  ~ManifestFollower();
+
+  // Applies the whole records, and whole atomic groups, that were appended since the last call.
+  ManifestChanges advance();
+
+  [[nodiscard]] ManifestState state() const;
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<VersionBuilder> builder_;
+  std::uint64_t file_size_ = 0;
+};
 
 }  // namespace kumo::rocksdb

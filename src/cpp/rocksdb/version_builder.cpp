@@ -53,6 +53,7 @@ void VersionBuilder::apply(VersionEdit edit) {
     throw DecodeError("an edit names column family " + std::to_string(id) +
                       ", which does not exist");
   }
+  note_changes(found->second, edit);
   if (edit.column_family_dropped) {
     if (id == 0) throw DecodeError("the default column family is dropped");
     families_.erase(found);
@@ -71,6 +72,34 @@ void VersionBuilder::apply(VersionEdit edit) {
   apply_wals(edit);
   apply_numbers(edit);
   ++state_.edits;
+}
+
+// Must see the family as it was before the edit.
+void VersionBuilder::note_changes(const Family& family, const VersionEdit& edit) {
+  ++changes_.edits;
+  if (edit.column_family_added) changes_.families_added.push_back(*edit.column_family_added);
+  if (edit.column_family_dropped) changes_.families_dropped.push_back(family.info.name);
+  if (edit.new_files.empty()) {
+    // A compaction of nothing but tombstones looks like a deletion of files by hand.
+    if (!edit.deleted_files.empty()) ++changes_.removals;
+    return;
+  }
+  if (edit.log_number) {
+    ++changes_.flushes;
+    return;
+  }
+  // A compaction's output holds nothing newer than its input; what is ingested may replace files,
+  // but has a sequence number of its own.
+  std::optional<std::uint64_t> newest_input;
+  for (const auto& [level, number] : edit.deleted_files) {
+    const auto found = family.ssts.find(number);
+    if (found == family.ssts.end()) continue;
+    newest_input = std::max(newest_input.value_or(0), found->second.largest_seqno);
+  }
+  const bool compaction = std::all_of(
+      edit.new_files.begin(), edit.new_files.end(),
+      [&](const SstFile& sst) { return newest_input && sst.largest_seqno <= *newest_input; });
+  if (!compaction) ++changes_.ingestions;
 }
 
 void VersionBuilder::apply_numbers(VersionEdit& edit) {
@@ -163,6 +192,23 @@ void VersionBuilder::collect_live_blobs(const Family& family, std::vector<BlobFi
   }
 }
 
+std::uint64_t VersionBuilder::oldest_unflushed_wal() const noexcept {
+  std::uint64_t oldest = UINT64_MAX;
+  for (const auto& [id, family] : families_) oldest = std::min(oldest, family.info.log_number);
+  return oldest;
+}
+
+std::uint64_t VersionBuilder::needed_wal() const noexcept {
+  // A database that never flushed has no such number, nor has one of an old RocksDB.
+  return state_.min_log_number_to_keep != 0 ? state_.min_log_number_to_keep
+                                            : oldest_unflushed_wal();
+}
+
+ManifestChanges VersionBuilder::take_changes() {
+  changes_.needed_wal_number = needed_wal();
+  return std::exchange(changes_, {});
+}
+
 ManifestState VersionBuilder::finish() {
   if (!has_log_number_ || !has_next_file_number_ || !has_last_sequence_) {
     throw DecodeError(std::string("the MANIFEST has no ") +
@@ -171,10 +217,10 @@ ManifestState VersionBuilder::finish() {
                                                 : "last sequence number") +
                       ": its beginning is missing or incomplete");
   }
+  state_.min_wal_number = std::max(state_.min_log_number_to_keep, oldest_unflushed_wal());
+  state_.needed_wal_number = needed_wal();
   ManifestState state = std::exchange(state_, {});
-  std::uint64_t oldest_unflushed = UINT64_MAX;
   for (auto& [id, family] : families_) {
-    oldest_unflushed = std::min(oldest_unflushed, family.info.log_number);
     collect_live_blobs(family, state.blob_files);
     const std::size_t begin = state.sst_files.size();
     for (auto& [number, sst] : family.ssts) state.sst_files.push_back(std::move(sst));
@@ -185,7 +231,6 @@ ManifestState VersionBuilder::finish() {
     family.ssts.clear();
     state.column_families.push_back(std::move(family.info));
   }
-  state.min_wal_number = std::max(state.min_log_number_to_keep, oldest_unflushed);
   families_.clear();
   return state;
 }

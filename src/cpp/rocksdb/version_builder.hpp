@@ -21,7 +21,16 @@ class VersionBuilder {
 
   // Edits of an atomic group whose last member has not come yet.
   [[nodiscard]] bool inside_group() const noexcept { return !group_.empty(); }
+  // Forgets them: they will be added again, from their first one on.
+  void leave_group() noexcept { group_.clear(); }
 
+  // Where the last edit that was applied ends.
+  [[nodiscard]] std::uint64_t valid_bytes() const noexcept { return state_.valid_bytes; }
+
+  // What the edits since the last call did.
+  [[nodiscard]] ManifestChanges take_changes();
+
+  // The state; ends the builder's use.
   [[nodiscard]] ManifestState finish();
 
  private:
@@ -32,6 +41,9 @@ class VersionBuilder {
   };
 
   void apply(VersionEdit edit);
+  [[nodiscard]] std::uint64_t oldest_unflushed_wal() const noexcept;
+  [[nodiscard]] std::uint64_t needed_wal() const noexcept;
+  void note_changes(const Family& family, const VersionEdit& edit);
   void apply_numbers(VersionEdit& edit);
   void apply_wals(const VersionEdit& edit);
   static void apply_blobs(Family& family, VersionEdit& edit);
@@ -39,6 +51,7 @@ class VersionBuilder {
   static void collect_live_blobs(const Family& family, std::vector<BlobFile>& out);
 
   ManifestState state_;
+  ManifestChanges changes_;
   std::map<std::uint32_t, Family> families_;
   std::vector<VersionEdit> group_;
   std::uint32_t group_size_ = 0;

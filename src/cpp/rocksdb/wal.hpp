@@ -15,6 +15,9 @@ struct WalInfo {
   std::uint64_t valid_bytes = 0;
   std::uint64_t records = 0;  // write batches
   std::uint64_t entries = 0;  // operations in them
+  // Places where sequence numbers are skipped between batches: writes that are in no log
+  // (disableWAL), or ingested files.
+  std::uint64_t holes = 0;
 
   // Absent in a log without batches, and in a compressed one, whose headers cannot be seen.
   std::optional<std::uint64_t> first_sequence;
