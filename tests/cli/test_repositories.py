@@ -143,15 +143,21 @@ def test_an_empty_repository_has_no_snapshots(
     kumo("verify", repository).failed(10, "no snapshot")
 
 
-def test_an_open_database_is_locked(kumo: Run, repository: str, database: Path) -> None:
+def test_an_open_database(kumo: Run, repository: str, database: Path, tmp_path: Path) -> None:
+    """It is captured as it is, without being told; but nothing is restored over it."""
     db = Rdict(str(database), databases.options())
     try:
-        outcome = kumo("backup", database, repository, "--json")
+        db[b"unflushed"] = b"value"
+        document = kumo("backup", database, repository, "--json").document
+        assert document["snapshot"]["sequence_number"] == db.latest_sequence_number()
+        assert kumo("backup", database, repository, "--dry-run").code == 0
+        outcome = kumo("restore", repository, database, "--overwrite", "--json")
         outcome.failed(11, str(database))
         assert outcome.document["error"]["type"] == "RepositoryLockedError"
-        kumo("restore", repository, database, "--overwrite").failed(11)
     finally:
         db.close()
+    assert kumo("restore", repository, tmp_path / "restored").code == 0
+    assert databases.read_all(tmp_path / "restored") == databases.read_all(database)
 
 
 def test_a_target_with_a_database_needs_overwrite(

@@ -75,3 +75,16 @@ def manifest(path: Path) -> tuple[list[DumpedFamily], dict[str, int]]:
         elif line.startswith("next_file_number"):
             numbers = {name: int(value) for name, value in _NUMBERS.findall(line)}
     return families, numbers
+
+
+def check_consistency(path: Path) -> None:
+    """Lets `ldb` compare a database's files with its MANIFEST."""
+    assert LDB is not None
+    assert _run(LDB, "checkconsistency", f"--db={path}", "--ignore_unknown_options").strip() == "OK"
+
+
+def verify_checksums(path: Path) -> None:
+    """Lets `sst_dump` verify every block of a table file."""
+    assert SST_DUMP is not None
+    text = _run(SST_DUMP, f"--file={path}", "--command=verify")
+    assert "The file is ok" in text, text

@@ -142,12 +142,18 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def pairs(family: Rdict) -> Iterator[tuple[bytes, bytes]]:
+    """Yields every (key, value) of a column family, in key order."""
+    for key, value in family.items():
+        assert isinstance(key, bytes)  # raw mode
+        yield key, value
+
+
 def entries(db: Rdict) -> Iterator[Entry]:
     """Yields every (column family, key, value) of an open database, in key order."""
     for name in sorted(Rdict.list_cf(db.path(), Options(raw_mode=True))):
         family = db if name == "default" else db.get_column_family(name)
-        for key, value in family.items():
-            assert isinstance(key, bytes)  # raw mode
+        for key, value in pairs(family):
             yield name, key, value
 
 

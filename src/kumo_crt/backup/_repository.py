@@ -37,6 +37,7 @@ class Repository(Care, Keeping):
         self,
         source: object,
         *,
+        live: bool = False,
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         max_bytes_per_second: float | None = None,
@@ -51,6 +52,8 @@ class Repository(Care, Keeping):
         Args:
             source: An open `rocksdict.Rdict`, which may go on being written to, or the directory of
                 a closed database or of a checkpoint.
+            live: The directory's database may be open, in another process or here: it is captured
+                from its files while it is written to.
             tags: Texts to keep with the snapshot.
             progress: Called with bytes done and total, ten times a second at most.
             max_bytes_per_second: Limit for what is sent.
@@ -62,14 +65,14 @@ class Repository(Care, Keeping):
 
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
-            RepositoryLockedError: The database is open elsewhere.
-            RepositoryError: The source is no database, or damaged.
+            RepositoryLockedError: The database is open elsewhere, and `live` is not set.
+            RepositoryError: The source is no database, or damaged, or changes too fast.
         """
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         config, now = self._guarded()
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
-        with capture(source) as taken:
+        with capture(source, live=live) as taken:
             plan = BackupPlan(
                 store=self._store(),
                 capture=taken,

@@ -146,7 +146,7 @@ def _file_task(plan: BackupPlan, file: CapturedFile, meter: Meter) -> Task[Snaps
             result = yield from _send(plan, file, f"{name}.{secrets.token_hex(4)}", meter)
         else:
             result = yield from _send(plan, file, name, meter)
-    plan.capture.release(file)
+    file.release()
     return result
 
 

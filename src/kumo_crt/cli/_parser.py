@@ -247,8 +247,8 @@ def build() -> _Parser:
     backup = command(
         "backup",
         "back up a database",
-        "Back up a database that no process has open, or a checkpoint directory. Only what the "
-        "repository does not have yet is sent",
+        "Back up a database, which another process may have open and write to, or a checkpoint "
+        "directory. Only what the repository does not have yet is sent",
     )
     backup.add_argument("db", metavar="DB", help="directory of the database")
     backup.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")

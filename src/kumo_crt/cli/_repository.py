@@ -50,7 +50,7 @@ def open_repository(
 
 def _first_backup(source: str) -> Snapshot:
     """What a backup to a repository that does not exist yet would be."""
-    with capture(source) as taken:
+    with capture(source, live=True) as taken:
         total = sum(file.size for file in taken.files)
         return Snapshot(
             id="",
@@ -76,6 +76,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         ):
             snapshot = repository.backup(
                 args.db,
+                live=True,
                 tags=dict(args.tag),
                 progress=report,
                 max_bytes_per_second=args.max_bytes_per_second,

@@ -1,0 +1,59 @@
+"""RocksDB's LOCK file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kumo_crt.exceptions import RepositoryLockedError
+
+
+def open_here(path: Path) -> bool:
+    """Whether this process has the file open."""
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return False
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with contextlib.suppress(OSError):
+            found = os.stat(int(name))
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def database_lock(directory: Path) -> Iterator[None]:
+    """Holds RocksDB's LOCK, if there is one, so that nobody opens the database meanwhile.
+
+    Raises:
+        RepositoryLockedError: Somebody has it open.
+    """
+    path = directory / "LOCK"
+    if not path.exists():
+        yield
+        return
+    # POSIX locks are the process's: taking the one of our own open database would succeed, and
+    # letting it go would unlock that database.
+    if open_here(path):
+        raise RepositoryLockedError(
+            f"{directory}: the database is open in this process: pass the open Rdict itself"
+        )
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise RepositoryLockedError(
+                f"{directory}: the database is open in another process: capture it from outside "
+                "(live=True), make the backup there with its open Rdict, or close it"
+            ) from None
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,165 @@
+"""The files of a database that nobody changes meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt.backup._capture._options import OptionsFile, newest_options, numbered
+from kumo_crt.backup._capture._types import Capture, CapturedFile
+from kumo_crt.exceptions import RepositoryError
+
+EXTRA_CONFIG = "rocksdict-config.json"
+_DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture:
+    """Lists a database's live files, as its MANIFEST has them.
+
+    Args:
+        directory: The database's; it is closed, or a checkpoint.
+        temporary: The files are the capture's own.
+        db_id: RocksDB's id of the database, if the directory may not tell it.
+
+    Raises:
+        RepositoryError: The database is damaged.
+    """
+    try:
+        manifest_name = _core.read_current(directory / "CURRENT")
+        manifest = _core.read_manifest(directory / manifest_name)
+        options = newest_options(directory)
+        logs = _logs(directory, options)
+        ends = (_core.scan_wal(log).last_sequence for _, log in logs)
+        # None: the log is empty, or compressed in a way that only RocksDB reads.
+        sequence = max([manifest.last_sequence, *(end for end in ends if end is not None)])
+        files = _live_files(directory, manifest, temporary)
+    except _core.RocksDBFormatError as error:
+        raise RepositoryError(f"{directory}: the database is damaged: {error}") from error
+    except FileNotFoundError as error:
+        raise RepositoryError(
+            f"{directory}: the database is damaged: {error.filename} is missing"
+        ) from error
+    files.extend(
+        CapturedFile(log.name, "wal", number, log, log.stat().st_size, temporary)
+        for number, log in logs
+    )
+    for kind, name in (
+        ("options", options.name if options else None),
+        ("config", EXTRA_CONFIG if (directory / EXTRA_CONFIG).is_file() else None),
+        ("manifest", manifest_name),
+        ("current", "CURRENT"),
+    ):
+        if name is not None:
+            path = directory / name
+            files.append(CapturedFile(name, kind, 0, path, path.stat().st_size, temporary))
+    return Capture(
+        files=tuple(files),
+        db_id=db_id or identity_of(directory, manifest, files),
+        sequence_number=sequence,
+        column_families=tuple(family.name for family in manifest.column_families),
+    )
+
+
+def identity_file(directory: Path) -> str:
+    """RocksDB's id of the database, from its IDENTITY file; empty without one."""
+    try:
+        text = (directory / "IDENTITY").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return text if _DB_ID.fullmatch(text) else ""
+
+
+def identity_of(
+    directory: Path, manifest: _core.ManifestState, files: Iterable[CapturedFile]
+) -> str:
+    """RocksDB's id of a database; empty if nothing tells it."""
+    # A checkpoint may have no other trace of it than in its tables.
+    found = identity_file(directory) or manifest.db_id or _identity_of_tables(files)
+    return found if _DB_ID.fullmatch(found) else ""
+
+
+def _identity_of_tables(files: Iterable[CapturedFile]) -> str:
+    for file in files:
+        if file.kind == "sst":
+            found = _core.sst_properties(file.source)
+            if found.identity_complete and found.original_file_number == file.number:
+                return found.db_id
+    return ""
+
+
+def table_name(number: int) -> str:
+    """Name of a table file."""
+    return f"{number:06d}.sst"
+
+
+def blob_name(number: int) -> str:
+    """Name of a blob file."""
+    return f"{number:06d}.blob"
+
+
+def check_size(path: Path, found: int, wanted: int) -> None:
+    """Compares a table file's size with the MANIFEST's.
+
+    Raises:
+        RepositoryError: They differ.
+    """
+    if found != wanted:
+        raise RepositoryError(f"{path}: {found} bytes, the MANIFEST says {wanted}: damaged")
+
+
+def check_blob(path: Path, original: Path) -> None:
+    """Looks whether a live blob file is whole.
+
+    Args:
+        path: The file, or a link to it.
+        original: What to call it.
+
+    Raises:
+        RepositoryError: It is not.
+    """
+    if not _core.read_blob_file(path).closed:
+        raise RepositoryError(f"{original}: the MANIFEST names this blob file, and it is not whole")
+
+
+def missing(path: Path) -> RepositoryError:
+    """The error for a live file that is not there."""
+    return RepositoryError(
+        f"{path}: the MANIFEST names this file, and it is not there. If the database "
+        "keeps files in several directories (cf_paths), open it and pass the open Rdict"
+    )
+
+
+def _live_files(
+    directory: Path, manifest: _core.ManifestState, temporary: bool
+) -> list[CapturedFile]:
+    """Table and blob files of the current version; each is there, whole."""
+    files = []
+    for sst in manifest.sst_files:
+        path = directory / table_name(sst.number)
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise missing(path) from None
+        check_size(path, found, sst.size)
+        files.append(CapturedFile(path.name, "sst", sst.number, path, found, temporary))
+    for blob in manifest.blob_files:
+        path = directory / blob_name(blob.number)
+        try:
+            found = path.stat().st_size
+            check_blob(path, path)
+        except FileNotFoundError:
+            raise missing(path) from None
+        files.append(CapturedFile(path.name, "blob", blob.number, path, found, temporary))
+    return files
+
+
+def _logs(directory: Path, options: OptionsFile | None) -> list[tuple[int, Path]]:
+    """Write-ahead logs, in the directory that the options name, by number."""
+    if options is not None:
+        elsewhere = options.wal_dir(directory)
+        # A checkpoint gathers its logs; the option it copied still names the old place.
+        if elsewhere != directory and elsewhere.is_dir() and (directory / "LOCK").exists():
+            return numbered(elsewhere, "wal")
+    return numbered(directory, "wal")

@@ -1,0 +1,45 @@
+"""What a capture is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedFile:
+    """One file: its name in the database, where it can be read, and how long it is.
+
+    Attributes:
+        path: Name in the database directory.
+        kind: As in `SnapshotFile`.
+        number: RocksDB's number of it; 0 without one.
+        source: The file to read.
+        size: Its bytes.
+        temporary: The source is a link or a copy of the capture's own.
+    """
+
+    path: str
+    kind: str
+    number: int
+    source: Path
+    size: int
+    temporary: bool = False
+
+    def release(self) -> None:
+        """Gives up the file: it is no longer needed.
+
+        A hard link that is kept holds the disk space of a file that RocksDB has deleted.
+        """
+        if self.temporary:
+            self.source.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A state of a database."""
+
+    files: tuple[CapturedFile, ...]
+    db_id: str
+    sequence_number: int
+    column_families: tuple[str, ...]
