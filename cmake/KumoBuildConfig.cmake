@@ -89,6 +89,15 @@ else()
   set(KUMO_EVENT_STREAM_BEFORE_0_6_0 1)
 endif()
 
+# Calls into a static s2n can be led through ours (src/cpp/crt/tls_records.cpp).
+set(KUMO_TUNE_S2N 0)
+if(TARGET AWS::s2n)
+  get_target_property(s2n_type AWS::s2n TYPE)
+  if(s2n_type STREQUAL "STATIC_LIBRARY")
+    set(KUMO_TUNE_S2N 1)
+  endif()
+endif()
+
 if(KUMO_DEPS_SOURCE STREQUAL "bundled")
   string(JSON KUMO_DEPS_ORIGIN GET "${native_manifest_text}" origin)
 else()

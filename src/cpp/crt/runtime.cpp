@@ -21,7 +21,7 @@ namespace {
 
 // On plain HTTP, messages of 256 KiB instead of 16 save calls of send and recv
 // (docs/performance.md); TLS does not gain, as s2n writes a record at a time.
-constexpr std::size_t kPlainFragment = std::size_t{256} * 1024;
+constexpr std::size_t kFragment = std::size_t{256} * 1024;
 
 struct Process {
   std::mutex mutex;
@@ -51,7 +51,7 @@ void init_libraries() {
 Runtime::Runtime(std::uint16_t event_loops, bool tls) {
   aws_allocator* allocator = aws_default_allocator();
   // Process-wide, and read by event loops when they start: so only before there are any.
-  if (!tls) g_aws_channel_max_fragment_size = kPlainFragment;
+  g_aws_channel_max_fragment_size = kFragment; (void)tls;
   aws_event_loop_group_options loop_options{};
   loop_options.loop_count = event_loops;
   loops_.reset(

@@ -9,6 +9,9 @@
 namespace kumo::http {
 namespace {
 
+// A shorter message is cleared in less time than it takes to avoid that.
+constexpr std::size_t kClearBelow = 4096;
+
 // A message whose memory is somebody else's. The channel frees messages through their allocator,
 // which here is a part of the message.
 struct Borrowed {
@@ -46,7 +49,7 @@ struct LaneHandler {
   static Lane& lane(aws_channel_handler* handler) { return *static_cast<Lane*>(handler->impl); }
 
   static int read(aws_channel_handler* handler, aws_channel_slot*, aws_io_message* message) {
-    return lane(handler).read(message);
+    return lane(handler).pass(message, AWS_CHANNEL_DIR_READ);
   }
   static int write(aws_channel_handler* handler, aws_channel_slot*, aws_io_message* message) {
     return lane(handler).write(message);
@@ -79,15 +82,20 @@ aws_channel_handler_vtable LaneHandler::vtable = {
 };
 
 Lane* Lane::of(aws_http_connection* connection) noexcept {
-  aws_channel* channel = aws_http_connection_get_channel(connection);
-  aws_channel_slot* last = aws_channel_get_first_slot(channel);
-  if (last == nullptr) return nullptr;
-  while (last->adj_right != nullptr) last = last->adj_right;
+  aws_channel_slot* first = aws_channel_get_first_slot(aws_http_connection_get_channel(connection));
+  aws_channel_slot* last = first;
+  while (last != nullptr && last->adj_right != nullptr) last = last->adj_right;
+  if (last == first) return nullptr;
   aws_channel_slot* before = last->adj_left;
-  if (before == nullptr || before->handler == nullptr) return nullptr;
   if (before->handler->vtable == &LaneHandler::vtable) return &LaneHandler::lane(before->handler);
+  Lane* made = insert_left(last);
+  // Another one for what TLS sends and receives.
+  if (made != nullptr && before != first) (void)insert_left(before);
+  return made;
+}
 
-  aws_channel_slot* slot = aws_channel_slot_new(channel);
+Lane* Lane::insert_left(aws_channel_slot* of) noexcept {
+  aws_channel_slot* slot = aws_channel_slot_new(of->channel);
   if (slot == nullptr) return nullptr;
   auto* made = new (std::nothrow) Lane(slot);
   if (made == nullptr) {
@@ -97,7 +105,7 @@ Lane* Lane::of(aws_http_connection* connection) noexcept {
   made->handler_.vtable = &LaneHandler::vtable;
   made->handler_.alloc = aws_default_allocator();
   made->handler_.impl = made;
-  aws_channel_slot_insert_left(last, slot);
+  aws_channel_slot_insert_left(of, slot);
   if (aws_channel_slot_set_handler(slot, &made->handler_) != AWS_OP_SUCCESS) {
     aws_channel_slot_remove(slot);  // destroys the handler
     return nullptr;
@@ -111,7 +119,7 @@ void Lane::lend(const std::uint8_t* place, const std::uint8_t* data, std::size_t
 }
 
 int Lane::write(aws_io_message* message) {
-  if (next_.lender == nullptr) return send(message, AWS_CHANNEL_DIR_WRITE);
+  if (next_.lender == nullptr) return pass(message, AWS_CHANNEL_DIR_WRITE);
   const Piece piece = std::exchange(next_, Piece());
   aws_byte_buf& buffer = message->message_data;
   const auto before = static_cast<std::size_t>(piece.place - buffer.buffer);
@@ -154,13 +162,16 @@ int Lane::write(aws_io_message* message) {
   return AWS_OP_SUCCESS;
 }
 
-int Lane::read(aws_io_message* message) {
-  auto* passed = new (std::nothrow) Borrowed();
-  if (passed == nullptr) return send(message, AWS_CHANNEL_DIR_READ);
+int Lane::pass(aws_io_message* message, aws_channel_direction direction) {
+  Borrowed* passed = nullptr;
+  if (message->message_data.len >= kClearBelow) passed = new (std::nothrow) Borrowed();
+  if (passed == nullptr) return send(message, direction);
   passed->original = message;
   passed->message.message_data = message->message_data;
   passed->message.owning_channel = message->owning_channel;
-  if (send(&passed->message, AWS_CHANNEL_DIR_READ) != AWS_OP_SUCCESS) {
+  passed->message.on_completion = message->on_completion;
+  passed->message.user_data = message->user_data;
+  if (send(&passed->message, direction) != AWS_OP_SUCCESS) {
     passed->original = nullptr;  // the message stays the caller's
     delete passed;
     return AWS_OP_ERR;

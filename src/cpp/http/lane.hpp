@@ -22,8 +22,8 @@ class Lender {
 //
 // aws-c-http copies every request body into messages of its own, and clears them after use. In the
 // lane the place that a body was to be copied to is exchanged for the lender's memory, so that the
-// socket (or TLS) reads from there; and messages that were received go back to their pool without
-// being cleared. It uses the public interface of channels alone: a handler that passes messages.
+// socket (or TLS) reads from there; and messages go back to their pool without being cleared. It
+// uses the public interface of channels alone: a handler that passes messages.
 //
 // Threads: everything on the connection's event loop. A piece that was lent is read until it is
 // returned, which may be after the HTTP stream is over: the socket may still have it queued.
@@ -49,11 +49,12 @@ class Lane {
     std::shared_ptr<Lender> lender;
   };
 
+  static Lane* insert_left(aws_channel_slot* of) noexcept;
   explicit Lane(aws_channel_slot* slot) noexcept : slot_(slot) {}
   ~Lane() = default;
 
   int write(aws_io_message* message);
-  int read(aws_io_message* message);
+  int pass(aws_io_message* message, aws_channel_direction direction);
   int send(aws_io_message* message, aws_channel_direction direction);
 
   aws_channel_slot* slot_;
