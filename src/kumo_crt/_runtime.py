@@ -50,7 +50,6 @@ def new_client(settings: Settings) -> _core.Client:
 def _native(settings: Settings) -> _core.Client:
     return _core.Client(
         region=settings.region,
-        tls=settings.endpoint_url is None or settings.endpoint_url.startswith("https:"),
         ca_file=settings.ca_file,
         verify=settings.verify,
         anonymous=settings.anonymous,
@@ -59,7 +58,6 @@ def _native(settings: Settings) -> _core.Client:
         session_token=settings.session_token,
         profile=settings.profile,
         proxy="",
-        memory_limit=settings.memory_limit,
         max_connections=settings.max_connections,
         event_loops=settings.event_loops,
         connect_timeout_ms=round(settings.connect_timeout * 1000),

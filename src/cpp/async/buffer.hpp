@@ -3,8 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <vector>
 
 namespace kumo::async {
 
@@ -25,21 +23,6 @@ class AlignedBuffer {
   };
   std::unique_ptr<std::uint8_t, Free> memory_;
   std::size_t capacity_ = 0;
-};
-
-// Keeps a few warm buffers for reuse; thread safe. A buffer of another size class is freed.
-class BufferPool {
- public:
-  explicit BufferPool(std::size_t max_idle_bytes) : max_idle_bytes_(max_idle_bytes) {}
-
-  [[nodiscard]] AlignedBuffer acquire(std::size_t size);
-  void release(AlignedBuffer buffer) noexcept;
-
- private:
-  std::mutex mutex_;
-  std::vector<AlignedBuffer> idle_;
-  std::size_t idle_bytes_ = 0;
-  std::size_t max_idle_bytes_;
 };
 
 }  // namespace kumo::async

@@ -128,20 +128,18 @@ std::vector<std::uint64_t> take(async::CompletionQueue& queue, double timeout) {
 }
 
 std::shared_ptr<s3::Client> make_client(
-    const std::string& region, bool tls, const std::string& ca_file, bool verify, bool anonymous,
+    const std::string& region, const std::string& ca_file, bool verify, bool anonymous,
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
     std::optional<std::string> session_token, std::optional<std::string> profile, std::string proxy,
     std::uint64_t memory_limit, std::uint32_t max_connections, std::uint16_t event_loops,
     std::uint32_t connect_timeout_ms, std::uint32_t stall_timeout_s) {
   s3::ClientOptions options;
   options.region = region;
-  options.tls = tls;
   options.ca_file = ca_file;
   options.verify = verify;
   options.credentials = {anonymous, std::move(access_key_id), std::move(secret_access_key),
                          std::move(session_token), std::move(profile)};
   options.proxy = std::move(proxy);
-  options.memory_limit = memory_limit;
   options.max_connections = max_connections;
   options.event_loops = event_loops;
   options.connect_timeout_ms = connect_timeout_ms;
@@ -262,10 +260,10 @@ void register_client(py::module_& m) {
   // Destroying a client or an operation can wait for native teardown: without the GIL.
   py::class_<s3::Client, std::shared_ptr<s3::Client>>(m, "Client",
                                                       py::release_gil_before_calling_cpp_dtor())
-      .def(py::init(&make_client), py::kw_only(), "region"_a, "tls"_a, "ca_file"_a, "verify"_a,
+      .def(py::init(&make_client), py::kw_only(), "region"_a, "ca_file"_a, "verify"_a,
            "anonymous"_a, "access_key_id"_a, "secret_access_key"_a, "session_token"_a, "profile"_a,
-           "proxy"_a, "memory_limit"_a, "max_connections"_a, "event_loops"_a,
-           "connect_timeout_ms"_a, "stall_timeout_s"_a)
+           "proxy"_a, "max_connections"_a, "event_loops"_a, "connect_timeout_ms"_a,
+           "stall_timeout_s"_a)
       .def("submit", &submit, "queue"_a, "call_id"_a, py::kw_only(), "operation"_a, "method"_a,
            "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "sink"_a,
            "crc32c_of_response"_a, "stop_after"_a)

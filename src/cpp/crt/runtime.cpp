@@ -19,8 +19,8 @@
 namespace kumo::crt {
 namespace {
 
-// On plain HTTP, messages of 256 KiB instead of 16 save calls of send and recv
-// (docs/performance.md); TLS does not gain, as s2n writes a record at a time.
+// Messages of 256 KiB instead of 16 save calls of send and recv, over TLS too
+// (docs/performance.md).
 constexpr std::size_t kFragment = std::size_t{256} * 1024;
 
 struct Process {
@@ -48,10 +48,10 @@ void init_libraries() {
   (void)done;
 }
 
-Runtime::Runtime(std::uint16_t event_loops, bool tls) {
+Runtime::Runtime(std::uint16_t event_loops) {
   aws_allocator* allocator = aws_default_allocator();
   // Process-wide, and read by event loops when they start: so only before there are any.
-  g_aws_channel_max_fragment_size = kFragment; (void)tls;
+  g_aws_channel_max_fragment_size = kFragment;
   aws_event_loop_group_options loop_options{};
   loop_options.loop_count = event_loops;
   loops_.reset(
@@ -70,7 +70,7 @@ Runtime::Runtime(std::uint16_t event_loops, bool tls) {
                              "making the client bootstrap"));
 }
 
-std::shared_ptr<Runtime> Runtime::get(std::uint16_t event_loops, bool tls) {
+std::shared_ptr<Runtime> Runtime::get(std::uint16_t event_loops) {
   if (forked()) {
     throw std::runtime_error(
         "this process was forked after kumo_crt was used: its event-loop threads did not survive "
@@ -82,7 +82,7 @@ std::shared_ptr<Runtime> Runtime::get(std::uint16_t event_loops, bool tls) {
   if (state.runtime == nullptr) {
     state.owner = getpid();  // first, so that a fork from here on is seen to be one
     init_libraries();
-    state.runtime = std::shared_ptr<Runtime>(new Runtime(event_loops, tls));
+    state.runtime = std::shared_ptr<Runtime>(new Runtime(event_loops));
   }
   return state.runtime;
 }

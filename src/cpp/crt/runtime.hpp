@@ -26,10 +26,10 @@ using CredentialsProvider = Handle<aws_credentials_provider, aws_credentials_pro
 // client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
 class Runtime {
  public:
-  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU), for
-  // plain HTTP or TLS, on the first call; later calls ignore the arguments. Throws after
+  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU) on
+  // the first call; later calls ignore the argument. Throws after
   // `shutdown`, and in a forked child (the event-loop threads exist only in the parent).
-  static std::shared_ptr<Runtime> get(std::uint16_t event_loops, bool tls);
+  static std::shared_ptr<Runtime> get(std::uint16_t event_loops);
 
   // Drops the process's runtime and, once nothing holds it, waits for its threads to end.
   // Returns false if they did not within `timeout`.
@@ -46,7 +46,7 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
  private:
-  Runtime(std::uint16_t event_loops, bool tls);
+  explicit Runtime(std::uint16_t event_loops);
 
   // Destroyed in reverse order: the bootstrap before what it stands on.
   EventLoopGroup loops_;

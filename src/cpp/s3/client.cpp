@@ -31,11 +31,10 @@ std::shared_ptr<Client> Client::create(const ClientOptions& options) {
 
 Client::Client(const ClientOptions& options)
     : options_(options),
-      runtime_(crt::Runtime::get(options.event_loops, options.tls)),
+      runtime_(crt::Runtime::get(options.event_loops)),
       // The credentials chain may need TLS even where the endpoint is plain HTTP (STS, IMDS, SSO).
       tls_(crt::new_tls_context(options.ca_file, options.verify)),
-      credentials_(crt::new_credentials_provider(*runtime_, options.credentials, tls_.get())),
-      buffers_(options.memory_limit) {}
+      credentials_(crt::new_credentials_provider(*runtime_, options.credentials, tls_.get())) {}
 
 Client::~Client() {
   if (!crt::Runtime::forked()) return;

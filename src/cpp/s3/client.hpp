@@ -9,7 +9,6 @@
 #include <mutex>
 #include <string>
 
-#include "async/buffer.hpp"
 #include "crt/runtime.hpp"
 #include "http/connection_pool.hpp"
 #include "s3/metrics.hpp"
@@ -18,12 +17,10 @@ namespace kumo::s3 {
 
 struct ClientOptions {
   std::string region;
-  bool tls = true;
   std::string ca_file;
   bool verify = true;
   std::string proxy;  // http://[user:password@]host:port, or empty
   crt::CredentialsOptions credentials;
-  std::uint64_t memory_limit = 0;
   std::uint32_t max_connections = 0;
   std::uint16_t event_loops = 0;
   std::uint32_t connect_timeout_ms = 0;
@@ -55,7 +52,6 @@ class Client {
   void set_clock_offset(std::int64_t milliseconds) noexcept { clock_offset_ms_ = milliseconds; }
   [[nodiscard]] std::int64_t clock_offset() const noexcept { return clock_offset_ms_; }
 
-  [[nodiscard]] async::BufferPool& buffers() noexcept { return buffers_; }
   [[nodiscard]] Metrics& metrics() noexcept { return metrics_; }
   [[nodiscard]] const TlsWatch* watch() const noexcept { return watch_.get(); }
 
@@ -74,7 +70,6 @@ class Client {
   crt::TlsContext tls_;
   crt::CredentialsProvider credentials_;
   std::shared_ptr<TlsWatch> watch_ = std::make_shared<TlsWatch>();
-  async::BufferPool buffers_;
   Metrics metrics_;
   std::atomic<std::int64_t> clock_offset_ms_{0};
 

@@ -2,12 +2,9 @@
 
 #include <aws/auth/signing_result.h>
 #include <aws/http/connection.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <condition_variable>
-#include <system_error>
 #include <unordered_set>
 
 #include "async/io_threads.hpp"
@@ -18,8 +15,6 @@
 namespace kumo::s3 {
 namespace {
 
-// Small enough to be hot in L2 when its checksum is taken.
-constexpr std::size_t kReadBlock = 262'144;
 // Checksumming less than this on the caller's thread is cheaper than a thread switch.
 constexpr std::size_t kInlineChecksum = 65'536;
 
@@ -50,6 +45,12 @@ Operation::Operation(std::shared_ptr<Client> client, Request request,
 
 Operation::~Operation() = default;
 
+std::size_t Operation::body_size() const noexcept {
+  if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) return memory->size;
+  if (const auto* file = std::get_if<FileBody>(&request_.body)) return file->size;
+  return 0;
+}
+
 void Operation::start() {
   started_ = Clock::now();
   {
@@ -57,9 +58,8 @@ void Operation::start() {
     std::lock_guard lock(all.mutex);
     all.operations.insert(this);
   }
-  const auto* memory = std::get_if<MemoryBody>(&request_.body);
-  const bool heavy = std::holds_alternative<FileBody>(request_.body) ||
-                     (memory != nullptr && request_.send_crc32c && memory->size > kInlineChecksum);
+  const bool reads_file = std::holds_alternative<FileBody>(request_.body);
+  const bool heavy = request_.send_crc32c && (reads_file || body_size() > kInlineChecksum);
   if (!heavy) return prepare();
   try {
     async::IoThreads::instance().post([self = shared_from_this()] { self->prepare(); });
@@ -75,13 +75,12 @@ bool Operation::stopped() {
 
 void Operation::prepare() {
   try {
-    if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) {
-      body_ = *memory;
-      if (request_.send_crc32c) {
-        response_.crc32c_sent = checksum::crc32c(body_.data, body_.size);
+    if (request_.send_crc32c) {
+      if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) {
+        response_.crc32c_sent = checksum::crc32c(memory->data, memory->size);
+      } else if (const auto* file = std::get_if<FileBody>(&request_.body)) {
+        response_.crc32c_sent = crc32c_of(*file, [this] { return stopped(); });
       }
-    } else if (const auto* file = std::get_if<FileBody>(&request_.body)) {
-      read_body(*file);
     }
     sign();
   } catch (const crt::Error& error) {
@@ -89,34 +88,6 @@ void Operation::prepare() {
   } catch (const std::bad_alloc&) {
     fail(AWS_ERROR_OOM, "out of memory");
   }
-}
-
-void Operation::read_body(const FileBody& file) {
-  body_buffer_ = client_->buffers().acquire(file.size);
-  std::size_t done = 0;
-  while (done < file.size) {
-    if (stopped()) throw crt::Error(AWS_ERROR_S3_CANCELED, "reading the file");
-    const std::size_t want = std::min(kReadBlock, file.size - done);
-    const ssize_t got = ::pread(file.fd.get(), body_buffer_.data() + done, want,
-                                static_cast<off_t>(file.offset + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      throw crt::Error(AWS_ERROR_FILE_READ_FAILURE,
-                       "reading the file: " + std::generic_category().message(errno));
-    }
-    if (got == 0) {
-      throw crt::Error(AWS_ERROR_FILE_READ_FAILURE,
-                       "the file became shorter while it was being sent: it ends at byte " +
-                           std::to_string(file.offset + done));
-    }
-    const auto size = static_cast<std::size_t>(got);
-    if (request_.send_crc32c) {
-      response_.crc32c_sent =
-          checksum::crc32c(body_buffer_.data() + done, size, response_.crc32c_sent);
-    }
-    done += size;
-  }
-  body_ = {body_buffer_.data(), file.size};
 }
 
 Message Operation::build_message() {
@@ -134,17 +105,22 @@ Message Operation::build_message() {
   };
   for (const auto& [name, value] : request_.headers) add(name, value);
   if (!std::holds_alternative<NoBody>(request_.body)) {
-    add("Content-Length", std::to_string(body_.size));
+    add("Content-Length", std::to_string(body_size()));
   }
   if (request_.send_crc32c) {
     add("x-amz-checksum-crc32c", checksum::crc32c_base64(response_.crc32c_sent));
   }
-  if (body_.size != 0) {
-    // The message takes a reference of its own.
-    lent_body_ = http::LentBody::make(body_.data, body_.size);
-    const InputStream stream(lent_body_->stream());
-    aws_http_message_set_body_stream(message.get(), stream.get());
+  if (body_size() == 0) return message;
+  // The message takes a reference of its own.
+  InputStream stream;
+  if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) {
+    lent_body_ = http::LentBody::make(memory->data, memory->size);
+    stream.reset(lent_body_->stream());
+  } else {
+    file_stream_ = FileStream::make(std::get<FileBody>(request_.body), read_error_);
+    stream.reset(file_stream_->stream());
   }
+  aws_http_message_set_body_stream(message.get(), stream.get());
   return message;
 }
 
@@ -186,6 +162,7 @@ void Operation::send(aws_http_connection* connection) {
   waiting_ = false;
   connection_ = connection;
   if (lent_body_ != nullptr) lent_body_->attach(connection, weak_from_this());
+  if (file_stream_ != nullptr) file_stream_->attach(connection);
   auto self = Steps::keep(*this);
   options.user_data = self.get();
   aws_http_stream* stream = aws_http_connection_make_request(connection, &options);
@@ -267,8 +244,9 @@ void Operation::finish(int error_code) {
   response_.error_code = code;
   if (code != AWS_ERROR_SUCCESS) {
     response_.error_name = crt::error_name(code);
-    response_.error_text =
-        receiver_.refusal().empty() ? crt::error_text(code) : receiver_.refusal();
+    response_.error_text = !read_error_.empty()          ? read_error_
+                           : receiver_.refusal().empty() ? crt::error_text(code)
+                                                         : receiver_.refusal();
   }
 }
 
@@ -286,7 +264,7 @@ void Operation::complete() noexcept {
   try {
     Attempt attempt;
     attempt.success = response_.error_code == 0 && response_.status < 300;
-    attempt.bytes_sent = attempt.success ? body_.size : 0;
+    attempt.bytes_sent = attempt.success ? body_size() : 0;
     attempt.bytes_received = response_.received;
     attempt.latency_ns = nanoseconds(Clock::now() - started_);
     attempt.first_byte_ns = first_byte_ns_;
@@ -294,7 +272,6 @@ void Operation::complete() noexcept {
   } catch (const std::bad_alloc&) {
     // An attempt that is not counted.
   }
-  client_->buffers().release(std::move(body_buffer_));
   const std::shared_ptr<async::CompletionQueue> queue = queue_;
   const std::uint64_t id = id_;
   {

@@ -16,6 +16,7 @@
 #include "crt/handle.hpp"
 #include "http/lent_body.hpp"
 #include "s3/client.hpp"
+#include "s3/file_stream.hpp"
 #include "s3/receiver.hpp"
 #include "s3/request.hpp"
 
@@ -69,11 +70,11 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
   using Clock = std::chrono::steady_clock;
 
   void prepare();  // reads and checksums the body
-  void read_body(const FileBody& file);
   void sign();
   void wait_for_connection();
   void send(aws_http_connection* connection);
   [[nodiscard]] Message build_message();
+  [[nodiscard]] std::size_t body_size() const noexcept;
 
   // Of http::Lender: pieces of the body that the connection is going to read.
   void lent() noexcept override { ++lent_; }
@@ -92,9 +93,9 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
   const std::uint64_t id_;
   Clock::time_point started_;
 
-  async::AlignedBuffer body_buffer_;  // holds the part read from a file
-  MemoryBody body_{nullptr, 0};
-  http::LentBody* lent_body_ = nullptr;  // of message_
+  std::string read_error_;               // why a file could not be read while it was sent
+  http::LentBody* lent_body_ = nullptr;  // these two belong to message_
+  FileStream* file_stream_ = nullptr;
   Message message_;
   Signable signable_;
   const http::ConnectionPool* pool_ = nullptr;  // of client_

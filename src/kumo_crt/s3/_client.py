@@ -60,7 +60,7 @@ class S3Client(ClientBase):
             8 MiB, or ``KUMO_CRT_PART_SIZE``. Grows where an object would need over 10,000 parts.
         multipart_threshold: Larger uploads go in parts; 16 MiB, ``KUMO_CRT_MULTIPART_THRESHOLD``.
         max_connections: Requests at once; 16, or ``KUMO_CRT_MAX_CONNECTIONS``.
-        memory_limit: Bytes of part buffers of uploads from files; 64 MiB, or
+        memory_limit: Bytes of parts held in memory by an upload from a stream; 64 MiB, or
             ``KUMO_CRT_MEMORY_LIMIT``.
         event_loops: Network threads of the process, decided by its first client; one a CPU, or
             ``KUMO_CRT_EVENT_LOOPS``.

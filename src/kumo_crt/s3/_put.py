@@ -187,15 +187,12 @@ def _multipart(
         for offset in range(0, source.size, part_size):
             yield source.part(offset, min(part_size, source.size - offset)), NO_ROOM
 
-    in_memory = isinstance(source, MemorySource)
-    limit = part_limit(ctx, part_size, in_memory)
+    limit = ctx.settings.max_connections  # no part is held in memory
     return (yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit))
 
 
-def part_limit(ctx: Context, part_size: int, in_memory: bool) -> int:
-    """Parts in flight at once: their buffers share the memory limit."""
-    if in_memory:
-        return ctx.settings.max_connections
+def _stream_limit(ctx: Context, part_size: int) -> int:
+    """Parts of a stream in flight at once: they share the memory limit."""
     return max(1, min(ctx.settings.max_connections, ctx.settings.memory_limit // part_size))
 
 
@@ -391,7 +388,7 @@ def stream_task(
 
     found = pieces(memoryview(first), room)
     del first, room
-    limit = part_limit(ctx, part_size, in_memory=False)
+    limit = _stream_limit(ctx, part_size)
     result = yield from multipart_task(ctx, bucket, key, found, options, meter, limit)
     meter.flush()
     return result
