@@ -131,8 +131,8 @@ std::shared_ptr<s3::Client> make_client(
     const std::string& region, const std::string& ca_file, bool verify, bool anonymous,
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
     std::optional<std::string> session_token, std::optional<std::string> profile, std::string proxy,
-    std::uint64_t memory_limit, std::uint32_t max_connections, std::uint16_t event_loops,
-    std::uint32_t connect_timeout_ms, std::uint32_t stall_timeout_s) {
+    std::uint32_t max_connections, std::uint16_t event_loops, std::uint32_t connect_timeout_ms,
+    std::uint32_t stall_timeout_s) {
   s3::ClientOptions options;
   options.region = region;
   options.ca_file = ca_file;
