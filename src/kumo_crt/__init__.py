@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from kumo_crt import exceptions as exceptions
     from kumo_crt import s3 as s3
     from kumo_crt.backup import (
+        DoctorReport,
         DrillReport,
+        Finding,
         Problem,
         PruneReport,
         Repaired,
@@ -113,8 +115,10 @@ __all__ = [
     "ChecksumMismatchError",
     "CredentialsError",
     "DeleteResult",
+    "DoctorReport",
     "DrillReport",
     "EnvironmentMismatchError",
+    "Finding",
     "FormatError",
     "GetResult",
     "HeadResult",

@@ -138,6 +138,23 @@ def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Pat
     kumo("drill", f"{repository}-elsewhere").failed(10)
 
 
+def test_doctor(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    before = _keys(boto, bucket)
+    text = kumo("doctor", repository)
+    assert text.code == 0
+    assert text.out.startswith("WARNING ")
+    assert "\n        -> " in text.out
+    assert "\nOK      put: " in text.out
+    assert kumo("doctor", repository, "--read-only", "--strict").code == 3
+    report = kumo("doctor", f"{repository}-elsewhere", "--json")
+    assert report.code == 3
+    assert report.document["ok"] is False
+    assert {"severity", "check", "message", "fix"} == set(report.document["findings"][0])
+    other = kumo("doctor", repository, "--json", "--environment", "dev", "--quiet")
+    assert other.document["ok"] is True  # the repository belongs to none
+    assert _keys(boto, bucket) == before
+
+
 def test_restore_of_parts(kumo: Run, bucket: str, tmp_path: Path) -> None:
     path, url = tmp_path / "families", f"s3://{bucket}/families"
     databases.make_column_families(path)

@@ -69,11 +69,22 @@ def test_usage_errors_as_json(kumo: Run, line: list[str]) -> None:
 def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> None:
     outcome = kumo("--help")
     assert outcome.code == 0
-    for word in ("backup", "restore", "snapshots", "verify", "repair", "drill", "put", "get", "ls"):
+    for word in (
+        "backup",
+        "restore",
+        "snapshots",
+        "verify",
+        "repair",
+        "drill",
+        "doctor",
+        "put",
+        "get",
+        "ls",
+    ):
         assert f"\n    {word} " in outcome.out
     for word in ("demo", "bench"):
         assert f"\n    {word} " in outcome.out
-    for word in ("prune", "doctor", "replicate", "events"):
+    for word in ("prune", "replicate", "events"):
         assert f"\n    {word} " not in outcome.out
     for word in ("KUMO_ENVIRONMENT", "AWS_CA_BUNDLE", "11 locked"):
         assert word in outcome.out

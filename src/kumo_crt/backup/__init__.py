@@ -3,7 +3,9 @@
 from kumo_crt.backup._prune_report import PruneReport
 from kumo_crt.backup._repository import Repository
 from kumo_crt.backup._results import (
+    DoctorReport,
     DrillReport,
+    Finding,
     Problem,
     Repaired,
     RepairReport,
@@ -16,7 +18,9 @@ from kumo_crt.backup._results import (
 )
 
 __all__ = [
+    "DoctorReport",
     "DrillReport",
+    "Finding",
     "Problem",
     "PruneReport",
     "RepairReport",

@@ -12,10 +12,11 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup import _drill, _ledger, _repair, _thaw, _verify
+from kumo_crt.backup import _doctor, _drill, _ledger, _repair, _thaw, _verify
 from kumo_crt.backup._base import RepositoryBase
 from kumo_crt.backup._capture import is_open_database
 from kumo_crt.backup._results import (
+    DoctorReport,
     DrillReport,
     Problem,
     RepairReport,
@@ -24,6 +25,7 @@ from kumo_crt.backup._results import (
     VerifyReport,
 )
 from kumo_crt.backup._selection import Subset
+from kumo_crt.exceptions import SnapshotNotFoundError
 
 Progress = Callable[[int, int], object]
 
@@ -230,6 +232,36 @@ class Care(RepositoryBase):
             concurrency=self._concurrency(max_concurrency),
             progress=None,
         )
+
+    def doctor(self, *, write: bool = True, throughput_bytes: int = 8 << 20) -> DoctorReport:
+        """Looks the repository over: connection, bucket, permissions, contents.
+
+        Also of a repository that cannot be opened: make it with ``Repository(url)``.
+
+        Args:
+            write: Try what a backup needs, one by one, with scratch objects that are removed again.
+            throughput_bytes: Size of the object that is sent and read to estimate the throughput;
+                0 leaves that out.
+
+        Returns:
+            What was found, with what to do about it; nothing of it raises.
+        """
+        plan = _doctor.DoctorPlan(
+            run=self._run,
+            store=self._store,
+            load=self._load_if_there,
+            settings=self._client._settings,
+            environment=self._environment,
+            write=write,
+            throughput_bytes=throughput_bytes,
+        )
+        return _doctor.examine(plan)
+
+    def _load_if_there(self) -> datetime | None:
+        try:
+            return self._load()[1]
+        except SnapshotNotFoundError:
+            return None
 
     def health(self) -> list[SnapshotHealth]:
         """How old each snapshot is, and when it was last verified; newest last.

@@ -279,3 +279,35 @@ class RepairReport:
     uploaded_bytes: int
     dry_run: bool
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `Repository.doctor` has looked at.
+
+    Attributes:
+        severity: ``ok``, ``info``, ``warning`` or ``error``.
+        check: What was looked at.
+        message: What was found.
+        fix: What to do about it; empty if there is nothing to do.
+    """
+
+    severity: str
+    check: str
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """What `Repository.doctor` found.
+
+    Attributes:
+        ok: There is no finding of severity ``error``.
+        findings: All of them, the worst first.
+        seconds: Duration.
+    """
+
+    ok: bool
+    findings: tuple[Finding, ...]
+    seconds: float

@@ -1,4 +1,4 @@
-"""Commands that look after what is stored: snapshots, verify, repair, drill."""
+"""Commands that look after what is stored: snapshots, verify, repair, drill, doctor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import kumo_crt
 from kumo_crt.backup import Problem
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
+from kumo_crt.cli._client import open_client
 from kumo_crt.cli._output import Output, fields, printable, timestamp
 from kumo_crt.cli._repository import document, open_repository, thawed
 from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
@@ -182,6 +183,23 @@ def drill(args: argparse.Namespace, output: Output) -> int:
         output.result(f"{problem.kind}: {problem.message}")
     output.result(f"the drill of snapshot {result.snapshot} FAILED")
     return errors.DAMAGED
+
+
+def doctor(args: argparse.Namespace, output: Output) -> int:
+    """Looks a repository over."""
+    with (
+        open_client(args, output) as client,
+        kumo_crt.Repository(args.url, client=client, environment=args.environment) as repository,
+    ):
+        result = repository.doctor(write=not args.read_only)
+    output.document(fields(result))
+    shown = [item for item in result.findings if not (output.quiet and item.severity == "ok")]
+    for item in shown:
+        output.result(f"{item.severity.upper():<8}{item.check}: {printable(item.message)}")
+        if item.fix and item.severity != "ok":
+            output.result(f"{'':<8}-> {printable(item.fix)}")
+    bad = {"error", "warning"} if args.strict else {"error"}
+    return errors.DAMAGED if any(f.severity in bad for f in result.findings) else errors.DONE
 
 
 def _tell(output: Output, problems: tuple[Problem, ...]) -> None:

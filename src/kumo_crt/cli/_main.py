@@ -19,6 +19,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "snapshots": _care.snapshots,
     "verify": _care.verify,
     "repair": _care.repair,
+    "doctor": _care.doctor,
     "drill": _care.drill,
     "put": _objects.put,
     "get": _objects.get,

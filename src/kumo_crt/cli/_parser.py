@@ -171,6 +171,17 @@ def _care(command: Callable[..., _Parser]) -> None:
     _concurrency(verify)
     _environment(verify)
 
+    doctor = command(
+        "doctor",
+        "look a repository over, and say what to do",
+        "Look at connection, clock, bucket, permissions (tried one by one with scratch objects), "
+        "throughput and contents of a repository. Exits with 3 if something is wrong",
+    )
+    _url(doctor)
+    doctor.add_argument("--read-only", action="store_true", help="write nothing, not even scratch")
+    doctor.add_argument("--strict", action="store_true", help="exit with 3 for warnings too")
+    _environment(doctor)
+
     repair = command(
         "repair",
         "bring back damaged objects from a database that still has the files",
