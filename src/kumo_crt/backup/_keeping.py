@@ -88,10 +88,14 @@ class Keeping(RepositoryBase):
         )
         return self._run(_prune.prune_task(plan))
 
-    def delete_snapshot(self, snapshot_id: str) -> None:
+    def delete_snapshot(self, snapshot_id: str, *, dry_run: bool = False) -> None:
         """Deletes one snapshot; its data goes with later prunes, if nothing else needs it.
 
         Works for a damaged manifest too.
+
+        Args:
+            snapshot_id: Its id.
+            dry_run: Only look whether it could be done.
 
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
@@ -99,10 +103,15 @@ class Keeping(RepositoryBase):
             RepositoryError: It is pinned.
         """
         self._guarded()
-        self._run(_pins.delete_snapshot_task(self._store(), self._exact(snapshot_id)))
+        wanted = self._exact(snapshot_id)
+        self._run(_pins.delete_snapshot_task(self._store(), wanted, dry_run=dry_run))
 
-    def pin(self, snapshot_id: str) -> None:
+    def pin(self, snapshot_id: str, *, dry_run: bool = False) -> None:
         """Keeps a snapshot from being pruned or deleted; nothing happens if it is pinned already.
+
+        Args:
+            snapshot_id: Its id.
+            dry_run: Only look whether it could be done.
 
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
@@ -110,17 +119,24 @@ class Keeping(RepositoryBase):
             RepositoryLockedError: It is being deleted.
         """
         _, now = self._guarded()
-        self._run(_pins.pin_task(self._store(), self._exact(snapshot_id), now))
+        wanted = self._exact(snapshot_id)
+        self._run(_pins.pin_task(self._store(), wanted, now, dry_run=dry_run))
 
-    def unpin(self, snapshot_id: str) -> None:
+    def unpin(self, snapshot_id: str, *, dry_run: bool = False) -> None:
         """Lets a snapshot be pruned again; nothing happens if it is not pinned.
+
+        Args:
+            snapshot_id: Its id.
+            dry_run: Only look whether it could be done.
 
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
             SnapshotNotFoundError: This is no snapshot's id.
         """
         self._guarded()
-        self._run(_pins.unpin_task(self._store(), self._exact(snapshot_id)))
+        wanted = self._exact(snapshot_id)
+        if not dry_run:
+            self._run(_pins.unpin_task(self._store(), wanted))
 
     def _exact(self, snapshot_id: str) -> str:
         """An id that names one snapshot: what "latest" is may change meanwhile.

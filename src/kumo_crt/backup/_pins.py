@@ -55,13 +55,17 @@ def _no_snapshot(store: Store, snapshot_id: str) -> SnapshotNotFoundError:
     return SnapshotNotFoundError(f"{store.location}: there is no snapshot {snapshot_id}")
 
 
-def pin_task(store: Store, snapshot_id: str, now: datetime) -> Task[None]:
+def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = False) -> Task[None]:
     """Pins a snapshot.
 
     Raises:
         SnapshotNotFoundError: There is none of this id.
         RepositoryLockedError: It is being deleted.
     """
+    if dry_run:
+        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+            raise _no_snapshot(store, snapshot_id)
+        return
     document = {
         "format": "kumo-pin",
         "version": _documents.VERSION,
@@ -93,7 +97,7 @@ def unpin_task(store: Store, snapshot_id: str) -> Task[None]:
     yield from _delete(store, pin_key(snapshot_id))
 
 
-def delete_snapshot_task(store: Store, snapshot_id: str) -> Task[None]:
+def delete_snapshot_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task[None]:
     """Deletes a snapshot's manifest; its data is left to the next prune.
 
     Raises:
@@ -113,7 +117,10 @@ def delete_snapshot_task(store: Store, snapshot_id: str) -> Task[None]:
         yield from _delete(store, key)
         return False
 
-    pinned = yield from lease.sweeping(work(), snapshots=[snapshot_id])
+    if dry_run:
+        pinned = yield from is_pinned(store, snapshot_id)
+    else:
+        pinned = yield from lease.sweeping(work(), snapshots=[snapshot_id])
     if pinned:
         raise RepositoryError(
             f"{store.location}: snapshot {snapshot_id} is pinned: unpin it first, if it is to go"

@@ -47,6 +47,7 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                 ">new",
                 ">sequence",
                 "verified (UTC)",
+                "",
                 "tags",
             ),
             [
@@ -59,6 +60,7 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                     format_bytes(item.snapshot.uploaded_bytes),
                     str(item.snapshot.sequence_number),
                     "DAMAGED" if item.damaged else timestamp(item.last_verified) or "never",
+                    "pinned" if item.snapshot.pinned else "",
                     " ".join(f"{name}={value}" for name, value in item.snapshot.tags.items()),
                 )
                 for item in found

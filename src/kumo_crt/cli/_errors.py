@@ -25,7 +25,10 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 # Commands whose URL names a repository: a missing bucket means that there is none.
-_REPOSITORY_COMMANDS = ("backup", "restore", "snapshots", "verify", "repair", "drill")
+_REPOSITORY_COMMANDS = (
+    *("backup", "restore", "snapshots", "verify", "repair", "drill"),
+    *("prune", "pin", "unpin", "forget", "delete-snapshot"),
+)
 
 
 class UsageError(Exception):

@@ -9,7 +9,17 @@ import traceback
 from collections.abc import Callable
 
 import kumo_crt
-from kumo_crt.cli import _bench, _care, _demo, _errors, _objects, _parser, _repository, _signals
+from kumo_crt.cli import (
+    _bench,
+    _care,
+    _demo,
+    _errors,
+    _keeping,
+    _objects,
+    _parser,
+    _repository,
+    _signals,
+)
 from kumo_crt.cli._errors import CommandError, OutputClosedError
 from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
 
@@ -21,6 +31,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "repair": _care.repair,
     "doctor": _care.doctor,
     "drill": _care.drill,
+    **_keeping.COMMANDS,
     "put": _objects.put,
     "get": _objects.get,
     "ls": _objects.ls,

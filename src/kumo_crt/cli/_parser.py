@@ -7,8 +7,15 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kumo_crt._config import ADDRESSING_STYLES
+from kumo_crt.cli import _keeping
 from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
+from kumo_crt.cli._options import concurrency as _concurrency
+from kumo_crt.cli._options import dry_run as _dry_run
+from kumo_crt.cli._options import environment as _environment
+from kumo_crt.cli._options import no_record as _no_record
+from kumo_crt.cli._options import snapshot as _snapshot
+from kumo_crt.cli._options import url as _url
 
 LEVELS = ("quick", "stored", "full", "restore")
 
@@ -85,40 +92,6 @@ COMMON_DEFAULTS = {
     "anonymous": False,
     "addressing_style": "auto",
 }
-
-
-def _environment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--environment",
-        metavar="NAME",
-        help="refuse a repository of another environment (KUMO_ENVIRONMENT)",
-    )
-
-
-def _dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="tell what would be done; write nothing"
-    )
-
-
-def _url(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
-
-
-def _no_record(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--no-record", action="store_true", help="do not write to the repository what was read"
-    )
-
-
-def _snapshot(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--snapshot", metavar="ID", default="latest", help="default: latest")
-
-
-def _concurrency(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--max-concurrency", type=units.positive, metavar="N", help="files under way at once"
-    )
 
 
 def _care(command: Callable[..., _Parser]) -> None:
@@ -311,6 +284,7 @@ def build() -> _Parser:
     _dry_run(restore)
 
     _care(command)
+    _keeping.add_commands(command)
 
     put = command("put", "store a file as an object")
     put.add_argument("file", metavar="FILE", help="- reads standard input")

@@ -27,11 +27,16 @@ def is_shown(output: Output) -> bool:
 
 
 @contextlib.contextmanager
-def bar(output: Output, title: str) -> Iterator[Report | None]:
+def bar(output: Output, title: str, *, counted: bool = False) -> Iterator[Report | None]:
     """Shows a progress bar while the block runs.
 
+    Args:
+        output: Where results go.
+        title: What is done.
+        counted: It is things that are counted, not bytes.
+
     Yields:
-        What to call with bytes done and total (0: not known); None where no bar is shown.
+        What to call with what is done and the total (0: not known); None where no bar is shown.
     """
     if not is_shown(output):
         yield None
@@ -40,19 +45,15 @@ def bar(output: Output, title: str) -> Iterator[Report | None]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    amount = (MofNCompleteColumn(),) if counted else (DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
     console = Console(stderr=True, highlight=False)
     # Transient: the bar gives way to the summary.
     with Progress(*columns, console=console, transient=True) as progress:

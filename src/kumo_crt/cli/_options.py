@@ -1,0 +1,47 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+
+from kumo_crt.cli import _units as units
+
+
+def environment(parser: argparse.ArgumentParser) -> None:
+    """``--environment``: what a client may write to."""
+    parser.add_argument(
+        "--environment",
+        metavar="NAME",
+        help="refuse a repository of another environment (KUMO_ENVIRONMENT)",
+    )
+
+
+def dry_run(parser: argparse.ArgumentParser) -> None:
+    """``--dry-run``."""
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="tell what would be done; write nothing"
+    )
+
+
+def url(parser: argparse.ArgumentParser) -> None:
+    """The address of a repository."""
+    parser.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
+
+
+def no_record(parser: argparse.ArgumentParser) -> None:
+    """``--no-record``."""
+    parser.add_argument(
+        "--no-record", action="store_true", help="do not write to the repository what was read"
+    )
+
+
+def snapshot(parser: argparse.ArgumentParser) -> None:
+    """``--snapshot``: one of a repository."""
+    parser.add_argument("--snapshot", metavar="ID", default="latest", help="default: latest")
+
+
+def concurrency(parser: argparse.ArgumentParser) -> None:
+    """``--max-concurrency``."""
+    parser.add_argument(
+        "--max-concurrency", type=units.positive, metavar="N", help="files under way at once"
+    )

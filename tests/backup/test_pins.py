@@ -1,0 +1,180 @@
+"""Pinned snapshots, and the deletion of one by its id."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from kumo_crt.backup import _inflight
+from tests.backup.boundaries import Sent, watched
+from tests.backup.conftest import Make
+from tests.backup.helpers import delete, get, keys, manifest_key, put
+from tests.backup.interleaving import without_waiting
+from tests.backup.test_leases import SWEEP, sweep_of
+from tests.support.servers import S3Server
+
+pytestmark = pytest.mark.servers("seaweed-http")
+NONE = "20261123T060000Z-0a1b2c3d"
+
+
+def _pinned(repository: kumo_crt.Repository) -> list[bool]:
+    return [snapshot.pinned for snapshot in repository.snapshots()]
+
+
+def test_pin_and_unpin(repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make) -> None:
+    path = make("one_key")
+    first, second, third = (repository.backup(path) for _ in range(3))
+    assert not first.pinned
+    for _ in range(2):
+        repository.pin(first.id)
+    assert _pinned(repository) == [True, False, False]
+    assert repository.snapshot(first.id).pinned
+    assert not repository.snapshot(second.id).pinned
+    (key,) = keys(boto, bucket, "pins/")
+    assert key == f"pins/{first.id}.json"
+    document = json.loads(get(boto, bucket, key))
+    assert (document["format"], document["version"]) == ("kumo-pin", 1)
+    assert document["snapshot"] == first.id
+    assert document["created_at"].endswith("Z")
+
+    report = repository.prune(keep_last=1)
+    assert report.removed == (second.id,)
+    assert report.kept == {first.id: ("pinned",), third.id: ("last",)}
+    for _ in range(2):
+        repository.unpin(first.id)
+    assert _pinned(repository) == [False, False]
+    assert keys(boto, bucket, "pins/") == set()
+    assert repository.prune(keep_last=1).removed == (first.id,)
+
+
+def test_delete_one(repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make) -> None:
+    path = make("one_key")
+    first, second = repository.backup(path), repository.backup(path)
+    data = keys(boto, bucket, "data/")
+    repository.pin(first.id)
+    for dry_run in (True, False):
+        with pytest.raises(kumo_crt.RepositoryError, match=rf"{first.id} is pinned: unpin it"):
+            repository.delete_snapshot(first.id, dry_run=dry_run)
+    repository.unpin(first.id)
+    repository.delete_snapshot(first.id, dry_run=True)
+    assert len(_pinned(repository)) == 2
+    repository.delete_snapshot(first.id)
+    assert [snapshot.id for snapshot in repository.snapshots()] == [second.id]
+    assert keys(boto, bucket, "data/") == data
+    assert keys(boto, bucket, "inflight/") == set()
+    assert repository.verify(level="full").ok
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("wrong", [NONE, "latest", "", "../x"])
+def test_snapshots_that_are_none(
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    wrong: str,
+    dry_run: bool,
+) -> None:
+    repository.backup(make("one_key"))
+    before = keys(boto, bucket)
+    for call in (repository.pin, repository.delete_snapshot):
+        with pytest.raises(kumo_crt.SnapshotNotFoundError, match="no snapshot"):
+            call(wrong, dry_run=dry_run)
+    if wrong != NONE:
+        with pytest.raises(kumo_crt.SnapshotNotFoundError, match="no snapshot id"):
+            repository.unpin(wrong, dry_run=dry_run)
+    assert keys(boto, bucket) == before
+
+
+def test_a_snapshot_that_is_being_deleted_cannot_be_pinned(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    snapshot = repository.backup(make("one_key"))
+    put(boto, bucket, SWEEP, sweep_of(snapshots=(snapshot.id,)))
+    with pytest.raises(kumo_crt.RepositoryLockedError, match="is being deleted"):
+        repository.pin(snapshot.id)
+    assert keys(boto, bucket, "pins/") == set()
+    delete(boto, bucket, SWEEP)
+    repository.pin(snapshot.id)
+    assert _pinned(repository) == [True]
+
+
+@pytest.mark.parametrize("how", ["prune", "delete_snapshot"])
+def test_a_pin_at_any_time(
+    s3_server: S3Server,
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    how: str,
+) -> None:
+    """Pinned is pinned: a snapshot is not deleted when pinning it has succeeded."""
+    path = make("one_key")
+    number = 0
+    outcomes = set()
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client, without_waiting():
+        other = kumo_crt.Repository(str(repository._location), client=client)
+        while True:
+            first, second = repository.backup(path), repository.backup(path)
+            pinned: list[bool] = []
+
+            def pin(
+                at: int,
+                sent: Sent,
+                wanted: int = number,
+                snapshot: str = first.id,
+                pinned: list[bool] = pinned,
+            ) -> None:
+                if at == wanted:
+                    try:
+                        other.pin(snapshot)
+                    except kumo_crt.RepositoryError:
+                        pinned.append(False)
+                    else:
+                        pinned.append(True)
+
+            with watched(s3, pin) as watch:
+                try:
+                    if how == "prune":
+                        repository.prune(keep_last=1)
+                    else:
+                        repository.delete_snapshot(first.id)
+                except kumo_crt.RepositoryError as error:
+                    assert "pinned" in str(error), how  # noqa: PT017
+            ids = {snapshot.id for snapshot in repository.snapshots()}
+            assert second.id in ids
+            if not pinned:
+                assert first.id not in ids
+                break
+            outcomes.add(pinned[0])
+            assert (first.id in ids) == pinned[0]
+            assert (f"pins/{first.id}.json" in keys(boto, bucket)) == pinned[0]
+            for snapshot in repository.snapshots():
+                repository.unpin(snapshot.id)
+                repository.delete_snapshot(snapshot.id)
+            number += 1
+    assert number == len(watch.sent)
+    assert outcomes == {True, False}
+
+
+def test_pins_of_snapshots_that_are_gone(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    snapshot = repository.backup(make("one_key"))
+    repository.pin(snapshot.id)
+    stale = f"pins/{NONE}.json"
+    put(boto, bucket, stale, b"{}")
+    repository.prune(keep_last=1)  # may be one that is just being made
+    assert stale in keys(boto, bucket)
+    with without_waiting():
+        repository.prune(keep_last=1)
+    assert keys(boto, bucket, "pins/") == {f"pins/{snapshot.id}.json"}
+    assert manifest_key(snapshot) in keys(boto, bucket)
+
+
+def test_the_longest_lease_is_the_grace() -> None:
+    assert _inflight.grace().total_seconds() == _inflight.LEASE + _inflight.MARGIN == 1800

@@ -1,0 +1,155 @@
+"""Pruning in buckets that keep versions, and in those that Object Lock protects."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from kumo_crt._engine import Task
+from kumo_crt.backup import _sweep
+from kumo_crt.s3._results import DeleteFailure
+from tests.backup.conftest import Make
+from tests.backup.helpers import PREFIX, keys, manifest_key, url
+from tests.backup.interleaving import without_waiting
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    with without_waiting():
+        yield
+
+
+@pytest.fixture
+def locked_bucket(boto: Any) -> str:
+    """A bucket of the test's own, with Object Lock: everything is retained for a day."""
+    name = f"locked-{uuid.uuid4().hex[:16]}"
+    boto.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    boto.put_object_lock_configuration(
+        Bucket=name,
+        ObjectLockConfiguration={
+            "ObjectLockEnabled": "Enabled",
+            "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}},
+        },
+    )
+    return name
+
+
+def _versions(boto: Any, bucket: str) -> dict[str, set[str]]:
+    """Keys, relative to the repository, with the ids of their versions and delete markers."""
+    found: dict[str, set[str]] = {}
+    listed = boto.list_object_versions(Bucket=bucket, Prefix=f"{PREFIX}/")
+    for kind in ("Versions", "DeleteMarkers"):
+        for item in listed.get(kind, []):
+            key = item["Key"].removeprefix(f"{PREFIX}/")
+            found.setdefault(key, set()).add(item["VersionId"])
+    return found
+
+
+def _two(s3: kumo_crt.S3Client, bucket: str, make: Make) -> tuple[kumo_crt.Repository, Any, Any]:
+    repository = kumo_crt.Repository.create(url(bucket), client=s3)
+    gone, kept = repository.backup(make("one_key")), repository.backup(make("plain"))
+    repository.delete_snapshot(gone.id)
+    return repository, gone, kept
+
+
+def test_versions_stay_until_told_otherwise(
+    s3: kumo_crt.S3Client, boto: Any, versioned_bucket: str, make: Make
+) -> None:
+    bucket = versioned_bucket
+    repository, gone, kept = _two(s3, bucket, make)
+    superfluous = gone.object_keys - kept.object_keys
+    assert repository.prune().versioned is True
+    report = repository.prune()
+    assert report.deleted_objects == len(superfluous)
+    assert report.deleted_versions == report.locked == 0
+    assert superfluous <= set(_versions(boto, bucket))
+    # What was deleted by mistake can still be had back.
+    left = {*superfluous, manifest_key(gone)}
+    for item in boto.list_object_versions(Bucket=bucket, Prefix=PREFIX)["DeleteMarkers"]:
+        if item["Key"].removeprefix(f"{PREFIX}/") in left:
+            boto.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
+    assert repository.verify(gone.id, level="full").ok
+    repository.delete_snapshot(gone.id)
+    repository.prune()
+    repository.prune()
+
+    assert repository.prune(dry_run=True, delete_versions=True).deleted_versions == 0
+    report = repository.prune(delete_versions=True)
+    assert report.deleted_versions >= len(left)
+    sizes = sum(f.size for f in gone.files if f.key in superfluous)
+    assert report.deleted_version_bytes > sizes
+    # The lease of this prune itself is deleted when it is over.
+    after = {key for key in _versions(boto, bucket) if not key.startswith("inflight/prune-")}
+    assert {key for key in after if not key.startswith("health/")} == {
+        "kumo-repository.json",
+        manifest_key(kept),
+        *kept.object_keys,
+    }
+    assert repository.verify(kept.id, level="full").ok
+
+
+def test_older_versions_of_what_is_there_stay(
+    s3: kumo_crt.S3Client, boto: Any, versioned_bucket: str, make: Make
+) -> None:
+    bucket = versioned_bucket
+    repository, _, kept = _two(s3, bucket, make)
+    key = next(iter(kept.object_keys))
+    content = s3.get_object(bucket, f"{PREFIX}/{key}").body
+    boto.put_object(Bucket=bucket, Key=f"{PREFIX}/{key}", Body=b"damaged")
+    s3.put_object(bucket, f"{PREFIX}/{key}", content)
+    for _ in range(2):
+        repository.prune(delete_versions=True)
+    assert len(_versions(boto, bucket)[key]) == 3
+    assert repository.verify(level="full").ok
+
+
+def test_what_object_lock_retains_is_told_and_stays(
+    s3: kumo_crt.S3Client, boto: Any, locked_bucket: str, make: Make
+) -> None:
+    bucket = locked_bucket
+    repository, gone, kept = _two(s3, bucket, make)
+    superfluous = gone.object_keys - kept.object_keys
+    repository.prune()
+    report = repository.prune(delete_versions=True)
+    # Gone from sight, leases included; the versions are retained, and stay behind their markers.
+    assert report.deleted_objects == len(superfluous)
+    assert report.locked > len(superfluous)
+    assert report.deleted_versions == 0
+    assert keys(boto, bucket, "data/") == kept.object_keys
+    assert keys(boto, bucket, "inflight/") == set()
+    assert superfluous <= set(_versions(boto, bucket))
+    again = repository.prune(delete_versions=True)
+    assert again.locked >= report.locked
+    assert keys(boto, bucket, "data/") == kept.object_keys
+    # A backup renews its leases there, and all is well.
+    assert repository.backup(make("blobs")).uploaded_bytes > 0
+    assert all(repository.verify(s.id, level="full").ok for s in repository.snapshots())
+
+
+def test_deletions_that_are_not_allowed_fail(
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is refused for another reason than retention is a failure."""
+    repository, gone, kept = _two(s3, bucket, make)
+    repository.prune()
+
+    def refuse(context: Any, bucket: str, objects: Any) -> Task[list[DeleteFailure]]:
+        yield from ()
+        return [DeleteFailure(objects[0][0], None, "AccessDenied", "not you")]
+
+    monkeypatch.setattr(_sweep, "delete_batch_task", refuse)
+    with pytest.raises(kumo_crt.AccessDeniedError, match=r"were not deleted.*not you"):
+        repository.prune()
+    monkeypatch.undo()
+    assert repository.verify(kept.id, level="full").ok
+    assert gone.object_keys - kept.object_keys <= keys(boto, bucket, "data/")
