@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 import threading
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Action = Literal["reset", "close", "stall", "flip", "slow"]
+Action = Literal["reset", "close", "stall", "flip", "slow", "answer"]
 Direction = Literal["request", "response"]
 _CHUNK = 64 * 1024
 
@@ -32,7 +33,8 @@ class Fault:
     Args:
         action: `reset` (RST to both sides), `close` (FIN to both sides), `stall` (nothing more
             passes until `release`), `flip` (one bit of the byte at `offset`), `slow` (from
-            `offset` on, `bytes_per_second`).
+            `offset` on, `bytes_per_second`), `answer` (a request does not reach the server, and
+            is answered with `answer`).
         direction: Which of the two streams.
         offset: Byte of the body, or of the whole message with `in_head`.
         method: Only messages of requests with this method.
@@ -40,6 +42,8 @@ class Fault:
         times: How many messages are hit.
         in_head: Count `offset` from the first byte of the head.
         bytes_per_second: Rate of `slow`.
+        answer: Status line, headers and body.
+        chance: Of hitting a message that matches; drawn from the proxy's seed.
     """
 
     action: Action
@@ -50,6 +54,8 @@ class Fault:
     times: int = 1
     in_head: bool = False
     bytes_per_second: int = 64 * 1024
+    answer: bytes = b""
+    chance: float = 1.0
     fired: threading.Event = field(default_factory=threading.Event)
 
     def matches(self, request: Request, direction: Direction) -> bool:
@@ -86,6 +92,7 @@ class FaultProxy:
         self._raw = raw
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
+        self._random = random.Random(20261123)
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.requests: list[Request] = []
@@ -168,7 +175,7 @@ class FaultProxy:
     def _take_fault(self, request: Request, direction: Direction) -> Fault | None:
         with self._lock:
             for fault in self._faults:
-                if fault.matches(request, direction):
+                if fault.matches(request, direction) and self._random.random() < fault.chance:
                     fault.times -= 1
                     return fault
         return None
@@ -235,7 +242,15 @@ class _Connection:
                 body_allowed = request.method != "HEAD" and first[1] not in ("204", "304")
                 if not interim:
                     self._pending.popleft()
-            stream.start(None if interim else self._proxy._take_fault(request, direction), head)
+            fault = None if interim else self._proxy._take_fault(request, direction)
+            if fault is not None and fault.action == "answer":
+                self._pending.pop()
+                await _Stream(self, reader, None).relay_body(_headers(head), direction)
+                self._client_writer.write(fault.answer)
+                await self._client_writer.drain()
+                fault.fired.set()
+                continue
+            stream.start(fault, head)
             await stream.send(head, in_head=True)
             if not interim and body_allowed:
                 await stream.relay_body(_headers(head), direction)
@@ -249,7 +264,7 @@ class _Stream:
         self,
         connection: _Connection,
         reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        writer: asyncio.StreamWriter | None,  # None: nowhere
     ) -> None:
         self._connection = connection
         self._reader, self._writer = reader, writer
@@ -328,7 +343,7 @@ class _Stream:
             raise _CutError
 
     async def _write(self, data: bytes) -> None:
-        if data:
+        if data and self._writer is not None:
             self._writer.write(data)
             await self._writer.drain()
 

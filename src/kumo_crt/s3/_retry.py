@@ -70,9 +70,12 @@ _TIMEOUTS = (
 class Pace:
     """How fast a client sends: as it likes, until the service asks it to slow down.
 
-    Throttled, it goes on at 0.7 of the rate that was too fast, then a tenth faster every second,
-    and freely again once it is at twice the rate that was refused. Shared by threads.
+    Throttled, it goes on at 0.7 of the rate that was too fast (once a second at most, and never
+    slower than `SLOWEST`), then a tenth faster every second, and freely again once it is at twice
+    the rate that was refused. Shared by threads.
     """
+
+    SLOWEST = 10.0  # requests a second: less does not relieve a service that is there for thousands
 
     def __init__(self) -> None:
         self.limited = False
@@ -104,12 +107,12 @@ class Pace:
         """Slows down. Refusals of requests that were sent before count once."""
         with self._lock:
             now = time.monotonic()
-            if self.limited and now - self._changed < 0.2 and self._rate <= 0.7 * self._refused:
+            if self.limited and now - self._since < 1.0:
                 return
             measured = self._count / max(now - self._since, 0.05)
             self._refused = min(measured, self._rate) if self.limited else measured
-            self._refused = max(self._refused, 1.0)
-            self._rate = max(0.7 * self._refused, 0.5)
+            self._refused = max(self._refused, self.SLOWEST)
+            self._rate = max(0.7 * self._refused, self.SLOWEST)
             self._since, self._count = now, 0
             self._changed = now
             self._free = max(self._free, now)
