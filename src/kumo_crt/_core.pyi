@@ -539,6 +539,17 @@ def keep_column_families(
         OSError: One of the files cannot be read or written.
     """
 
+def clear_path_ids(path: _StrPath) -> int:
+    """Makes a MANIFEST say, in place, that all table files are in the first directory.
+
+    Returns:
+        How many records of files said something else.
+
+    Raises:
+        RocksDBFormatError: The file is damaged, or not whole.
+        OSError: The file cannot be read or written.
+    """
+
 def scan_wal(path: _StrPath) -> WalInfo:
     """Reads a write-ahead log; damage and an unfinished end are reported, not raised.
 

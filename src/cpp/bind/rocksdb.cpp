@@ -19,6 +19,7 @@
 #include "rocksdb/filename.hpp"
 #include "rocksdb/manifest.hpp"
 #include "rocksdb/manifest_writer.hpp"
+#include "rocksdb/path_ids.hpp"
 #include "rocksdb/sst.hpp"
 #include "rocksdb/wal.hpp"
 
@@ -255,6 +256,10 @@ void register_manifest(py::module_& m) {
       });
   m.def("read_manifest", &read_manifest, py::arg("path"), py::kw_only(),
         py::arg("allow_partial") = true);
+  m.def(
+      "clear_path_ids",
+      [](const Path& path) { return without_gil<std::uint64_t>(db::clear_path_ids, path); },
+      py::arg("path"));
   m.def("keep_column_families", &keep_column_families, py::arg("source"), py::arg("target"),
         py::kw_only(), py::arg("keep"), py::arg("newest_wal"));
 }

@@ -195,6 +195,7 @@ bool LogReader::accept_fragment(const Physical& record, LogFragment& fragment) {
   any_data_ = true;
   fragment.data = record.data;
   fragment.record_offset = record_offset_;
+  fragment.data_offset = position() - record.data.size();
   if (fragment.last) valid_bytes_ = position();
   return true;
 }

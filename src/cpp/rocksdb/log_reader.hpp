@@ -27,6 +27,7 @@ struct LogFragment {
   bool last = false;
   std::string_view data;            // valid until the next call of next()
   std::uint64_t record_offset = 0;  // where the record begins in the file
+  std::uint64_t data_offset = 0;    // where the data begins in the file
 };
 
 struct PredecessorWal {

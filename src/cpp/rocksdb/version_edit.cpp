@@ -118,6 +118,7 @@ std::pair<std::uint64_t, std::optional<std::uint64_t>> decode_wal_addition(Curso
 
 void VersionEditDecoder::begin() {
   edit_ = {};
+  done_ = 0;
   pending_.clear();
   needed_ = 0;
 }
@@ -152,6 +153,7 @@ void VersionEditDecoder::decode_available(std::string_view bytes, bool complete)
       break;
     }
     done += cursor.position();
+    done_ += cursor.position();
   }
   if (done == bytes.size()) return;
   if (needed_ > kMaxField || bytes.size() - done > kMaxField) {
@@ -294,7 +296,11 @@ SstFile VersionEditDecoder::decode_new_file(std::uint32_t tag, Cursor& cursor) {
   SstFile file;
   file.level = cursor.varint32();
   file.number = cursor.varint64();
-  if (tag == kNewFile3) file.path_id = cursor.varint32();
+  std::uint64_t path_id_end = 0;
+  if (tag == kNewFile3) {
+    file.path_id = cursor.varint32();
+    path_id_end = cursor.position();
+  }
   file.size = cursor.varint64();
   file.smallest_key = user_key(cursor.length_prefixed());
   file.largest_key = user_key(cursor.length_prefixed());
@@ -302,12 +308,14 @@ SstFile VersionEditDecoder::decode_new_file(std::uint32_t tag, Cursor& cursor) {
     file.smallest_seqno = cursor.varint64();
     file.largest_seqno = cursor.varint64();
   }
-  if (tag == kNewFile4) decode_custom_fields(file, cursor);
+  if (tag == kNewFile4) decode_custom_fields(file, cursor, path_id_end);
   if (file.path_id > kMaxPathId) throw DecodeError("a new file has an impossible path id");
+  if (file.path_id != 0) edit_.path_id_offsets.push_back(done_ + path_id_end - 1);
   return file;
 }
 
-void VersionEditDecoder::decode_custom_fields(SstFile& file, Cursor& cursor) {
+void VersionEditDecoder::decode_custom_fields(SstFile& file, Cursor& cursor,
+                                              std::uint64_t& path_id_end) {
   std::optional<std::uint64_t> min_log_number;
   for (;;) {
     const std::uint32_t tag = cursor.varint32();
@@ -317,6 +325,7 @@ void VersionEditDecoder::decode_custom_fields(SstFile& file, Cursor& cursor) {
       switch (tag) {
         case kPathId:
           file.path_id = single_byte(field, "path id");
+          path_id_end = cursor.position();
           break;
         case kCustomMinLogNumber:
           min_log_number = Cursor(field).fixed64();

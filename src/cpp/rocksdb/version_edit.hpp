@@ -71,6 +71,9 @@ struct VersionEdit {
   // WAL number, bytes known to be synced.
   std::vector<std::pair<std::uint64_t, std::optional<std::uint64_t>>> wal_additions;
   std::optional<std::uint64_t> wals_deleted_before;
+
+  // Where in the record path ids are that are not 0: each is one byte.
+  std::vector<std::uint64_t> path_id_offsets;
 };
 
 // Decodes a record as its fragments arrive, so that a record of any size (a new MANIFEST lists all
@@ -90,9 +93,10 @@ class VersionEditDecoder {
   bool decode_column_family(std::uint32_t tag, Cursor& cursor);
   bool decode_wal(std::uint32_t tag, Cursor& cursor);
   SstFile decode_new_file(std::uint32_t tag, Cursor& cursor);
-  void decode_custom_fields(SstFile& file, Cursor& cursor);
+  void decode_custom_fields(SstFile& file, Cursor& cursor, std::uint64_t& path_id_end);
 
   VersionEdit edit_;
+  std::uint64_t done_ = 0;    // bytes of the record that are decoded
   std::string pending_;       // the beginning of a field
   std::uint64_t needed_ = 0;  // bytes of it that it takes to get further
 };

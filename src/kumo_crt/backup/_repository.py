@@ -38,6 +38,7 @@ class Repository(Care, Keeping):
         source: object,
         *,
         live: bool = False,
+        data_paths: Sequence[str | os.PathLike[str]] = (),
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         max_bytes_per_second: float | None = None,
@@ -54,6 +55,8 @@ class Repository(Care, Keeping):
                 a closed database or of a checkpoint.
             live: The directory's database may be open, in another process or here: it is captured
                 from its files while it is written to.
+            data_paths: Further directories of the database (``db_paths``, ``cf_paths``), where
+                RocksDB's LOG does not name them.
             tags: Texts to keep with the snapshot.
             progress: Called with bytes done and total, ten times a second at most.
             max_bytes_per_second: Limit for what is sent.
@@ -72,7 +75,7 @@ class Repository(Care, Keeping):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         config, now = self._guarded()
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
-        with capture(source, live=live) as taken:
+        with capture(source, live=live, data_paths=data_paths) as taken:
             plan = BackupPlan(
                 store=self._store(),
                 capture=taken,

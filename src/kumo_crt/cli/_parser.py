@@ -246,6 +246,13 @@ def build() -> _Parser:
         help="keep this with the snapshot; may be repeated",
     )
     backup.add_argument(
+        "--data-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a further directory of the database (db_paths, cf_paths); may be repeated",
+    )
+    backup.add_argument(
         "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
     )
     _concurrency(backup)

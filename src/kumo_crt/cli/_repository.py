@@ -48,9 +48,9 @@ def open_repository(
             yield repository
 
 
-def _first_backup(source: str) -> Snapshot:
+def _first_backup(args: argparse.Namespace) -> Snapshot:
     """What a backup to a repository that does not exist yet would be."""
-    with capture(source, live=True) as taken:
+    with capture(args.db, live=True, data_paths=args.data_path) as taken:
         total = sum(file.size for file in taken.files)
         return Snapshot(
             id="",
@@ -77,6 +77,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
             snapshot = repository.backup(
                 args.db,
                 live=True,
+                data_paths=args.data_path,
                 tags=dict(args.tag),
                 progress=report,
                 max_bytes_per_second=args.max_bytes_per_second,
@@ -87,7 +88,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         if not (args.create and args.dry_run):
             raise
         output.message(f"dry run: would create the repository {printable(args.url)}")
-        snapshot = _first_backup(args.db)
+        snapshot = _first_backup(args)
     seconds = time.monotonic() - begun
     output.document({"snapshot": document(snapshot), "dry_run": args.dry_run, "seconds": seconds})
     done = "would send" if args.dry_run else "sent"

@@ -23,14 +23,15 @@ from pathlib import Path
 from kumo_crt import _core
 from kumo_crt.backup._capture._logs import CutLogs, HeldLogs, MovedError, copy_prefix
 from kumo_crt.backup._capture._options import newest_options
+from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._state import (
     EXTRA_CONFIG,
     blob_name,
     check_blob,
     check_size,
     identity_of,
-    missing,
     table_name,
+    wal_place,
 )
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace
@@ -48,21 +49,22 @@ _ATTEMPTS_FOR_OPTIONS = 20
 
 
 @contextlib.contextmanager
-def capture_live(directory: Path) -> Iterator[Capture]:
+def capture_live(places: Places) -> Iterator[Capture]:
     """Captures a database that some process has open and may write to.
 
     Raises:
         RepositoryError: It changes too fast, or is damaged.
     """
-    with Workplace(directory) as workplace, _Live(directory, workplace) as live:
+    with Workplace(places.directory) as workplace, _Live(places, workplace) as live:
         yield live.capture()
 
 
 class _Live:
     """The attempts at one capture; what they have linked is used by the next one."""
 
-    def __init__(self, directory: Path, workplace: Workplace) -> None:
-        self._directory = directory
+    def __init__(self, places: Places, workplace: Workplace) -> None:
+        self._places = places
+        self._directory = places.directory
         self._workplace = workplace
         self._copies = workplace.path / "copies"
         self._copies.mkdir()
@@ -142,6 +144,7 @@ class _Live:
             db_id=identity_of(self._directory, state, files),
             sequence_number=max(state.last_sequence, cut.last_sequence or 0),
             column_families=tuple(family.name for family in state.column_families),
+            scattered=any(sst.path_id for sst in state.sst_files),
         )
 
     def _follow(self) -> tuple[_core.ManifestFollower, HeldLogs]:
@@ -150,13 +153,7 @@ class _Live:
             # A new MANIFEST may be one of a new database: numbers may mean other files.
             self._forget()
             options = newest_options(self._directory)
-            place = options.wal_dir(self._directory) if options else self._directory
-            if not place.is_dir():
-                raise RepositoryError(
-                    f"{self._directory}: its write-ahead logs are in {place}, as "
-                    f"{options.name if options else 'OPTIONS'} says (wal_dir), and there is no "
-                    "such directory"
-                )
+            place = wal_place(self._directory, options)
             self._logs = HeldLogs(place, self._workplace, self._copies)
             self._follower = _core.ManifestFollower(self._directory / current)
             self._current = current
@@ -194,14 +191,14 @@ class _Live:
             live = {table_name(sst.number) for sst in now.sst_files}
             live |= {blob_name(blob.number) for blob in now.blob_files}
             if name in live:
-                raise missing(self._directory / name) from None
+                raise self._places.missing(name) from None
             raise MovedError(f"{name} was deleted") from None
         return files
 
     def _link(self, name: str) -> tuple[Path, int]:
         link = self._linked.get(name)
         if link is None:
-            source = self._directory / name
+            source = self._places.find(name)
             link = self._workplace.link(source, name)
             if link is None:
                 link = self._copies / name
@@ -234,6 +231,8 @@ class _Live:
             copy_prefix(fd, target, state.valid_bytes)
         finally:
             os.close(fd)
+        if any(sst.path_id for sst in state.sst_files):
+            _core.clear_path_ids(target)
         return CapturedFile(self._current, "manifest", 0, target, state.valid_bytes, temporary=True)
 
     def _written(self, name: str, kind: str, content: bytes) -> CapturedFile:

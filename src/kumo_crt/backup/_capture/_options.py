@@ -43,12 +43,17 @@ class OptionsFile:
         return {_unescaped(name) for name in _SECTION.findall(self._text)}
 
     def mended(self) -> bytes:
-        """The content without a name of the place where the logs were.
+        """The content without a name of the place where the logs were: see `mended_options`."""
+        return mended_options(self.content)
 
-        A restored database that is opened with it would read the logs of the original there, and
-        delete those that it does not need.
-        """
-        return _WAL_DIR.sub(b"", self.content)
+
+def mended_options(content: bytes) -> bytes:
+    """Takes the name of the logs' directory out of the content of an OPTIONS file.
+
+    A restored database that is opened with it would read the logs of the original there, and delete
+    those that it does not need.
+    """
+    return _WAL_DIR.sub(b"", content)
 
 
 def _unescaped(text: str) -> str:

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from kumo_crt.backup._capture._live import capture_live
 from kumo_crt.backup._capture._lock import database_lock, open_here
+from kumo_crt.backup._capture._mend import mended
+from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NO_LINKS, Workplace
@@ -24,12 +26,18 @@ def is_open_database(source: object) -> TypeGuard[Any]:
 
 
 @contextlib.contextmanager
-def capture(source: object, *, live: bool = False) -> Iterator[Capture]:
+def capture(
+    source: object,
+    *,
+    live: bool = False,
+    data_paths: Sequence[str | os.PathLike[str]] = (),
+) -> Iterator[Capture]:
     """Captures an open `rocksdict.Rdict`, or the directory of a database or checkpoint.
 
     Args:
         source: The database.
         live: A directory's database may be open, in whatever process.
+        data_paths: Directories with further files of it (db_paths, cf_paths).
 
     Yields:
         The state; its files exist until the context ends.
@@ -38,10 +46,16 @@ def capture(source: object, *, live: bool = False) -> Iterator[Capture]:
         RepositoryLockedError: The directory's database is open, and `live` is not set.
         RepositoryError: It is no database, or files of it are missing.
     """
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(_taken(source, live, data_paths))
+        yield stack.enter_context(mended(taken))
+
+
+def _taken(
+    source: object, live: bool, data_paths: Sequence[str | os.PathLike[str]]
+) -> contextlib.AbstractContextManager[Capture]:
     if is_open_database(source):
-        with _checkpoint_of(source) as taken:
-            yield taken
-        return
+        return _checkpoint_of(source, data_paths)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: an open rocksdict.Rdict or a path, not {type(source).__name__}")
     # Resolved, because hard links are possible only on the file system that the files are on.
@@ -49,22 +63,29 @@ def capture(source: object, *, live: bool = False) -> Iterator[Capture]:
     if not (directory / "CURRENT").is_file():
         what = "no database" if directory.is_dir() else "no such directory"
         raise RepositoryError(f"{directory}: {what}: there is no CURRENT file in it")
+    places = places_of(directory, data_paths)
     if not (directory / "LOCK").exists():
         # A checkpoint: nobody has opened it, and nothing changes it.
-        yield read_state(directory, temporary=False)
-        return
+        return contextlib.nullcontext(read_state(places, temporary=False))
+    return _from_directory(places, live)
+
+
+@contextlib.contextmanager
+def _from_directory(places: Places, live: bool) -> Iterator[Capture]:
     with contextlib.ExitStack() as stack:
         try:
-            taken = stack.enter_context(_linked(directory))
+            taken = stack.enter_context(_linked(places))
         except RepositoryLockedError:
             if not live:
                 raise
-            taken = stack.enter_context(capture_live(directory))
+            taken = stack.enter_context(capture_live(places))
         yield taken
 
 
 @contextlib.contextmanager
-def _checkpoint_of(database: Any) -> Iterator[Capture]:
+def _checkpoint_of(
+    database: Any, data_paths: Sequence[str | os.PathLike[str]]
+) -> Iterator[Capture]:
     from rocksdict import Checkpoint  # the caller has it: the database is one of its objects
 
     try:
@@ -77,28 +98,44 @@ def _checkpoint_of(database: Any) -> Iterator[Capture]:
             f"{directory}: this Rdict is read-only or a secondary, and RocksDB makes incomplete "
             "checkpoints through it: pass the one that writes, or the path of the database"
         )
-    with Workplace(directory) as workplace:
-        target = workplace.path / "checkpoint"
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(Workplace(directory)).path / "checkpoint"
         try:
             Checkpoint(database).create_checkpoint(str(target))
         except Exception as error:
-            raise RepositoryError(f"{directory}: RocksDB made no checkpoint: {error}") from error
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(directory / EXTRA_CONFIG, target / EXTRA_CONFIG)
-        yield read_state(target, temporary=True, db_id=identity_file(directory))
+            if "db_paths" not in str(error):
+                raise RepositoryError(
+                    f"{directory}: RocksDB made no checkpoint: {error}"
+                ) from error
+            # RocksDB cannot do it with files in several directories; we can, from outside.
+            _flush(database)
+            taken = stack.enter_context(capture_live(places_of(directory, data_paths)))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(directory / EXTRA_CONFIG, target / EXTRA_CONFIG)
+            taken = read_state(Places(target), temporary=True, db_id=identity_file(directory))
+        yield taken
+
+
+def _flush(database: Any) -> None:
+    """Flushes all column families, as a checkpoint does: also what is in no log is captured."""
+    from rocksdict import Options
+
+    for name in database.list_cf(database.path(), Options(raw_mode=True)):
+        database.get_column_family(name).flush()
 
 
 @contextlib.contextmanager
-def _linked(directory: Path) -> Iterator[Capture]:
+def _linked(places: Places) -> Iterator[Capture]:
     """Links a closed database's files while holding its lock, so that it can be opened again.
 
     Immutable files are hard-linked; what RocksDB may go on writing is copied.
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(contextlib.ExitStack())
-        lock.enter_context(database_lock(directory))
-        state = read_state(directory, temporary=False)
-        workplace = stack.enter_context(Workplace(directory))
+        lock.enter_context(database_lock(places.directory))
+        state = read_state(places, temporary=False)
+        workplace = stack.enter_context(Workplace(places.directory))
         try:
             files = [_own(file, workplace) for file in state.files]
         except OSError as error:

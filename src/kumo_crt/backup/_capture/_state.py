@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._options import OptionsFile, newest_options, numbered
+from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.exceptions import RepositoryError
 
@@ -15,17 +16,18 @@ EXTRA_CONFIG = "rocksdict-config.json"
 _DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture:
+def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
     """Lists a database's live files, as its MANIFEST has them.
 
     Args:
-        directory: The database's; it is closed, or a checkpoint.
+        places: The database's directories; it is closed, or a checkpoint.
         temporary: The files are the capture's own.
         db_id: RocksDB's id of the database, if the directory may not tell it.
 
     Raises:
         RepositoryError: The database is damaged.
     """
+    directory = places.directory
     try:
         manifest_name = _core.read_current(directory / "CURRENT")
         manifest = _core.read_manifest(directory / manifest_name)
@@ -34,7 +36,7 @@ def read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture:
         ends = (_core.scan_wal(log).last_sequence for _, log in logs)
         # None: the log is empty, or compressed in a way that only RocksDB reads.
         sequence = max([manifest.last_sequence, *(end for end in ends if end is not None)])
-        files = _live_files(directory, manifest, temporary)
+        files = _live_files(places, manifest, temporary)
     except _core.RocksDBFormatError as error:
         raise RepositoryError(f"{directory}: the database is damaged: {error}") from error
     except FileNotFoundError as error:
@@ -59,6 +61,7 @@ def read_state(directory: Path, *, temporary: bool, db_id: str = "") -> Capture:
         db_id=db_id or identity_of(directory, manifest, files),
         sequence_number=sequence,
         column_families=tuple(family.name for family in manifest.column_families),
+        scattered=any(sst.path_id for sst in manifest.sst_files),
     )
 
 
@@ -123,43 +126,50 @@ def check_blob(path: Path, original: Path) -> None:
         raise RepositoryError(f"{original}: the MANIFEST names this blob file, and it is not whole")
 
 
-def missing(path: Path) -> RepositoryError:
-    """The error for a live file that is not there."""
-    return RepositoryError(
-        f"{path}: the MANIFEST names this file, and it is not there. If the database "
-        "keeps files in several directories (cf_paths), open it and pass the open Rdict"
-    )
-
-
 def _live_files(
-    directory: Path, manifest: _core.ManifestState, temporary: bool
+    places: Places, manifest: _core.ManifestState, temporary: bool
 ) -> list[CapturedFile]:
     """Table and blob files of the current version; each is there, whole."""
     files = []
-    for sst in manifest.sst_files:
-        path = directory / table_name(sst.number)
-        try:
+    name = ""
+    try:
+        for sst in manifest.sst_files:
+            name = table_name(sst.number)
+            path = places.find(name)
             found = path.stat().st_size
-        except FileNotFoundError:
-            raise missing(path) from None
-        check_size(path, found, sst.size)
-        files.append(CapturedFile(path.name, "sst", sst.number, path, found, temporary))
-    for blob in manifest.blob_files:
-        path = directory / blob_name(blob.number)
-        try:
-            found = path.stat().st_size
+            check_size(path, found, sst.size)
+            files.append(CapturedFile(name, "sst", sst.number, path, found, temporary))
+        for blob in manifest.blob_files:
+            name = blob_name(blob.number)
+            path = places.find(name)
             check_blob(path, path)
-        except FileNotFoundError:
-            raise missing(path) from None
-        files.append(CapturedFile(path.name, "blob", blob.number, path, found, temporary))
+            found = path.stat().st_size
+            files.append(CapturedFile(name, "blob", blob.number, path, found, temporary))
+    except FileNotFoundError:
+        raise places.missing(name) from None
     return files
 
 
 def _logs(directory: Path, options: OptionsFile | None) -> list[tuple[int, Path]]:
     """Write-ahead logs, in the directory that the options name, by number."""
-    if options is not None:
-        elsewhere = options.wal_dir(directory)
-        # A checkpoint gathers its logs; the option it copied still names the old place.
-        if elsewhere != directory and elsewhere.is_dir() and (directory / "LOCK").exists():
-            return numbered(elsewhere, "wal")
+    # A checkpoint gathers its logs; the option it copied still names the old place.
+    if (directory / "LOCK").exists():
+        return numbered(wal_place(directory, options), "wal")
     return numbered(directory, "wal")
+
+
+def wal_place(directory: Path, options: OptionsFile | None) -> Path:
+    """The directory of a database's write-ahead logs.
+
+    Raises:
+        RepositoryError: It does not exist.
+    """
+    if options is None:
+        return directory
+    place = options.wal_dir(directory)
+    if not place.is_dir():
+        raise RepositoryError(
+            f"{directory}: its write-ahead logs are in {place}, as {options.name} says (wal_dir), "
+            "and there is no such directory"
+        )
+    return place

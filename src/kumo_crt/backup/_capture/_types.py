@@ -37,9 +37,18 @@ class CapturedFile:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A state of a database."""
+    """A state of a database.
+
+    Attributes:
+        files: Its files.
+        db_id: RocksDB's id of it.
+        sequence_number: The last one in it, write-ahead logs included.
+        column_families: Names.
+        scattered: Its MANIFEST says that table files are in several directories.
+    """
 
     files: tuple[CapturedFile, ...]
     db_id: str
     sequence_number: int
     column_families: tuple[str, ...]
+    scattered: bool = False

@@ -1,0 +1,48 @@
+"""What has to be changed in a captured database, so that it can live somewhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt.backup._capture._options import mended_options
+from kumo_crt.backup._capture._types import Capture, CapturedFile
+
+
+@contextlib.contextmanager
+def mended(taken: Capture) -> Iterator[Capture]:
+    """Replaces files that name places by copies that do not.
+
+    OPTIONS must not name the directory of the original's logs (`mended_options`), and the MANIFEST
+    no other directory for table files than the first: they are gathered in one.
+    """
+    with contextlib.ExitStack() as stack:
+        files = []
+        for file in taken.files:
+            content = _mended_content(file)
+            if content is not None or (file.kind == "manifest" and taken.scattered):
+                scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-capture-"))
+                copy = Path(scratch) / file.path
+                if content is not None:
+                    copy.write_bytes(content)
+                else:
+                    shutil.copyfile(file.source, copy)
+                    _core.clear_path_ids(copy)
+                file.release()
+                size = copy.stat().st_size
+                file = dataclasses.replace(file, source=copy, size=size, temporary=True)
+            files.append(file)
+        yield dataclasses.replace(taken, files=tuple(files))
+
+
+def _mended_content(file: CapturedFile) -> bytes | None:
+    if file.kind != "options":
+        return None
+    content = file.source.read_bytes()
+    changed = mended_options(content)
+    return changed if changed != content else None
