@@ -63,7 +63,12 @@ def rocksdb_files(database: Path) -> Work:
 def event_stream() -> Work:
     from kumo_crt import event_stream as module
 
-    headers: dict[str, str | int | bool | bytes] = {":event-type": "Records", "sequence": 12345, "flag": True, "key": b"\0\1\2"}
+    headers: dict[str, str | int | bool | bytes] = {
+        ":event-type": "Records",
+        "sequence": 12345,
+        "flag": True,
+        "key": b"\0\1\2",
+    }
     payload = random.Random(3).randbytes(300)
 
     def work() -> None:
