@@ -132,7 +132,11 @@ def _file_task(plan: BackupPlan, file: CapturedFile, meter: Meter) -> Task[Snaps
         key = _layout.data_key(name)
         known = plan.known.files.get(key)
         condemned = _inflight.object_hash(key) in plan.condemned
-        if known is not None and known.size == file.size and not condemned:
+        # One that has not the CRC32C that RocksDB recorded is something else, or damaged.
+        same = (
+            known is not None and known.size == file.size and file.checksum in (None, known.crc32c)
+        )
+        if known is not None and same and not condemned:
             plan.reused += file.size
             meter.add(file.size)
             result = SnapshotFile(file.path, file.kind, file.size, known.crc32c, key=known.key)
@@ -200,7 +204,7 @@ def _already_there(
         return None
     if found.size != file.size:
         return None
-    crc = _names.crc32c_of(file.source)
+    crc = _checked(file, _names.crc32c_of(file.source))
     if found.checksum_crc32c is None:
         # A service that keeps no CRC32C: only the content itself can tell.
         options = GetOptions(expected_size=file.size, expected_crc32c=crc)
@@ -218,10 +222,25 @@ def _already_there(
     return result
 
 
+def _checked(file: CapturedFile, crc: int) -> int:
+    """Compares a file's CRC32C with the one that RocksDB recorded when it wrote the file."""
+    if file.checksum not in (None, crc):
+        raise IntegrityError(
+            f"{file.path}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
+            "wrote the file: it is damaged on this disk. No snapshot was made; the last one may "
+            "have the file as it was (kumo-crt restore)"
+        )
+    return crc
+
+
 def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[int]:
     store = plan.store
+    if file.checksum is not None and file.size <= store.context.settings.multipart_threshold:
+        # What fits into one request is stored with it: looked at before, which costs little.
+        _checked(file, _names.crc32c_of(file.source))
     options = PutOptions(
         checksum=True,
+        expected_crc32c=file.checksum,
         headers=store.data_headers(file.kind),
         if_match=None,
         if_none_match="*",
@@ -235,5 +254,9 @@ def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[
             raise IntegrityError(
                 f"{file.source}: {source.size} bytes, it had {file.size} when the backup began"
             )
-        result = yield from put_task(store.context, store.bucket, key, source, options)
+        try:
+            result = yield from put_task(store.context, store.bucket, key, source, options)
+        except ChecksumMismatchError:
+            _checked(file, _names.crc32c_of(file.source))
+            raise
     return result.checksum_crc32c or 0  # never None: it was asked for

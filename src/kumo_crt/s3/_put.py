@@ -62,13 +62,15 @@ _CONFLICT_ATTEMPTS = 3
 class PutOptions:
     """What goes with an object; headers by their S3 names, without preconditions.
 
-    ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own.
+    ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own. A
+    multipart upload whose CRC32C is not ``expected_crc32c`` is aborted instead of completed.
     """
 
     checksum: bool
     headers: Mapping[str, str]
     if_match: str | None
     if_none_match: str | None
+    expected_crc32c: int | None = None
     progress: Callable[[int, int], object] | None = None
     meter: Meter | None = None
     throttle: Throttle | None = None
@@ -309,6 +311,11 @@ def _complete(
     headers["x-amz-mp-object-size"] = str(size)
     if options.checksum:
         crc = reduce(lambda a, p: _core.crc32c_combine(a, p.crc, p.size), parts, 0)
+        if options.expected_crc32c not in (None, crc):
+            raise ChecksumMismatchError(
+                f"{what}: CRC32C {crc:08x} was read, {options.expected_crc32c:08x} was expected: "
+                "nothing was stored"
+            )
         headers["x-amz-checksum-crc32c"] = encode_crc32c(crc)
         headers["x-amz-checksum-type"] = "FULL_OBJECT"
     lines = ['<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">']

@@ -27,6 +27,8 @@ from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._state import (
     EXTRA_CONFIG,
     blob_name,
+    captured_blob,
+    captured_table,
     check_blob,
     check_size,
     identity_of,
@@ -176,14 +178,14 @@ class _Live:
                 name = table_name(sst.number)
                 link, size = self._link(name)
                 check_size(self._directory / name, size, sst.size)
-                files.append(CapturedFile(name, "sst", sst.number, link, size, temporary=True))
+                files.append(captured_table(sst, link, size, temporary=True))
             for blob in state.blob_files:
                 name = blob_name(blob.number)
                 fresh = name not in self._linked
                 link, size = self._link(name)
                 if fresh:
                     check_blob(link, self._directory / name)
-                files.append(CapturedFile(name, "blob", blob.number, link, size, temporary=True))
+                files.append(captured_blob(blob, link, size, temporary=True))
         except FileNotFoundError:
             # RocksDB deletes a file only when the MANIFEST does not name it any more.
             follower.advance()

@@ -102,6 +102,29 @@ def blob_name(number: int) -> str:
     return f"{number:06d}.blob"
 
 
+def captured_table(sst: _core.SstFile, source: Path, size: int, *, temporary: bool) -> CapturedFile:
+    """A table file as a part of a capture."""
+    checksum = _recorded(sst.file_checksum_func_name, sst.file_checksum)
+    name = table_name(sst.number)
+    return CapturedFile(name, "sst", sst.number, source, size, temporary, checksum)
+
+
+def captured_blob(
+    blob: _core.BlobFile, source: Path, size: int, *, temporary: bool
+) -> CapturedFile:
+    """A blob file as a part of a capture."""
+    checksum = _recorded(blob.checksum_method, blob.checksum_value)
+    name = blob_name(blob.number)
+    return CapturedFile(name, "blob", blob.number, source, size, temporary, checksum)
+
+
+def _recorded(method: str, value: bytes) -> int | None:
+    """RocksDB's own checksum of a file, of databases with a file_checksum_gen_factory."""
+    if method == "FileChecksumCrc32c" and len(value) == 4:
+        return int.from_bytes(value, "big")
+    return None  # none, or of another function
+
+
 def check_size(path: Path, found: int, wanted: int) -> None:
     """Compares a table file's size with the MANIFEST's.
 
@@ -138,13 +161,13 @@ def _live_files(
             path = places.find(name)
             found = path.stat().st_size
             check_size(path, found, sst.size)
-            files.append(CapturedFile(name, "sst", sst.number, path, found, temporary))
+            files.append(captured_table(sst, path, found, temporary=temporary))
         for blob in manifest.blob_files:
             name = blob_name(blob.number)
             path = places.find(name)
             check_blob(path, path)
             found = path.stat().st_size
-            files.append(CapturedFile(name, "blob", blob.number, path, found, temporary))
+            files.append(captured_blob(blob, path, found, temporary=temporary))
     except FileNotFoundError:
         raise places.missing(name) from None
     return files

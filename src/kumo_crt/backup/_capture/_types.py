@@ -17,6 +17,7 @@ class CapturedFile:
         source: The file to read.
         size: Its bytes.
         temporary: The source is a link or a copy of the capture's own.
+        checksum: CRC32C that RocksDB recorded when it wrote the file, if it did.
     """
 
     path: str
@@ -25,6 +26,7 @@ class CapturedFile:
     source: Path
     size: int
     temporary: bool = False
+    checksum: int | None = None
 
     def release(self) -> None:
         """Gives up the file: it is no longer needed.
