@@ -22,7 +22,7 @@ def _head(boto: Any, bucket: str, key: str) -> Any:
 def test_storage_class_and_encryption(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
 ) -> None:
-    options = {"storage_class": "STANDARD_IA", "sse": "aws:kms", "kms_key_id": "alias/backups"}
+    options: Any = {"storage_class": "STANDARD_IA", "sse": "aws:kms", "kms_key_id": "alias/backups"}
     kumo_crt.Repository.create(url(bucket), client=s3, **options)
     config = json.loads(get(boto, bucket, "kumo-repository.json"))
     assert {name: config[name] for name in options} == options
@@ -50,7 +50,7 @@ def test_storage_class_and_encryption(
     ids=str,
 )
 def test_settings_that_s3_does_not_have(
-    s3: kumo_crt.S3Client, boto: Any, bucket: str, options: dict[str, str]
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, options: Any
 ) -> None:
     with pytest.raises(ValueError, match=r"storage_class|sse|kms"):
         kumo_crt.Repository.create(url(bucket), client=s3, **options)

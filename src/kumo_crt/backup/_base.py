@@ -21,6 +21,7 @@ from kumo_crt.exceptions import (
     SnapshotNotFoundError,
 )
 from kumo_crt.s3 import S3Client
+from kumo_crt.s3._budget import Budget
 
 T = TypeVar("T")
 DEFAULT_CONCURRENCY = 8
@@ -30,9 +31,16 @@ class RepositoryBase:
     """A repository's place, client and configuration."""
 
     def __init__(
-        self, url: str, *, client: S3Client | None = None, environment: str | None = None
+        self,
+        url: str,
+        *,
+        client: S3Client | None = None,
+        environment: str | None = None,
+        max_bytes_per_second: float | None = None,
+        max_requests_per_second: float | None = None,
     ) -> None:
         self._location = _layout.Location.parse(url)
+        self._budget = Budget(max_bytes_per_second, max_requests_per_second)
         self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None
         self._owned = client is None
         self._client = client if client is not None else S3Client()
@@ -48,6 +56,8 @@ class RepositoryBase:
         storage_class: str | None = None,
         sse: str | None = None,
         kms_key_id: str | None = None,
+        max_bytes_per_second: float | None = None,
+        max_requests_per_second: float | None = None,
     ) -> Self:
         """Creates a repository in a bucket that exists.
 
@@ -60,13 +70,21 @@ class RepositoryBase:
             sse: ``"AES256"``, ``"aws:kms"`` or ``"aws:kms:dsse"``, asked for with every object;
                 kept in the repository. Without it the bucket's default holds.
             kms_key_id: KMS key, with ``sse="aws:kms"``.
+            max_bytes_per_second: See the class.
+            max_requests_per_second: See the class.
 
         Raises:
             ValueError: A setting is none that S3 has.
             RepositoryError: There is one already.
             NotFoundError: There is no such bucket.
         """
-        repository = cls(url, client=client, environment=environment)
+        repository = cls(
+            url,
+            client=client,
+            environment=environment,
+            max_bytes_per_second=max_bytes_per_second,
+            max_requests_per_second=max_requests_per_second,
+        )
         try:
             config = _manifest.new_config(repository._environment, storage_class, sse, kms_key_id)
             repository._config = config
@@ -87,7 +105,13 @@ class RepositoryBase:
 
     @classmethod
     def open(
-        cls, url: str, *, client: S3Client | None = None, environment: str | None = None
+        cls,
+        url: str,
+        *,
+        client: S3Client | None = None,
+        environment: str | None = None,
+        max_bytes_per_second: float | None = None,
+        max_requests_per_second: float | None = None,
     ) -> Self:
         """Opens a repository.
 
@@ -95,7 +119,13 @@ class RepositoryBase:
             SnapshotNotFoundError: There is none at this URL.
             FormatError: It is of a version that this kumo_crt does not know.
         """
-        repository = cls(url, client=client, environment=environment)
+        repository = cls(
+            url,
+            client=client,
+            environment=environment,
+            max_bytes_per_second=max_bytes_per_second,
+            max_requests_per_second=max_requests_per_second,
+        )
         try:
             repository._load()
         except BaseException:
@@ -106,7 +136,10 @@ class RepositoryBase:
     # -- parts -----------------------------------------------------------------------------
 
     def _store(self) -> Store:
-        return Store(self._client._open(), self._location, self._config)
+        context = self._client._open()
+        if not self._budget.is_unlimited:
+            context = dataclasses.replace(context, budget=self._budget)
+        return Store(context, self._location, self._config)
 
     def _run(self, task: Task[T]) -> T:
         return self._client._run(task)

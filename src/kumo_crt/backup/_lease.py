@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import uuid
@@ -61,7 +62,10 @@ class Lease:
     def __init__(self, store: Store, kind: str, what: str, consequence: str) -> None:
         self.id = uuid.uuid4().hex
         self.kind = kind
-        self._store = store
+        # Beyond any budget: it must not stand in a queue while its time runs out.
+        self._store = dataclasses.replace(
+            store, context=dataclasses.replace(store.context, budget=None)
+        )
         self._what = what
         self._consequence = consequence
         self._numbers = 0

@@ -28,6 +28,10 @@ class Repository(Care, Keeping):
         client: The client to use; else one of its own, set up from the environment.
         environment: Name of the environment that this client belongs to (dev, staging, prod);
             else ``KUMO_ENVIRONMENT``. A repository of another one is refused before it is written.
+        max_bytes_per_second: Limit for everything that goes through this object, in all threads
+            together: bodies that are sent and received. Memory is limited by the client's
+            ``memory_limit``.
+        max_requests_per_second: The same for requests.
 
     Raises:
         ValueError: The URL is malformed.

@@ -118,7 +118,6 @@ def repair(args: argparse.Namespace, output: Output) -> int:
             snapshot=args.snapshot,
             level=args.level,
             dry_run=args.dry_run,
-            max_bytes_per_second=args.max_bytes_per_second,
             progress=report,
             max_concurrency=args.max_concurrency,
         )

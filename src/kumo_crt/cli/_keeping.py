@@ -68,6 +68,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="in a bucket with versioning: delete what was deleted for good",
     )
+    options.budget(pruning)
     options.environment(pruning)
     options.dry_run(pruning)
 

@@ -40,6 +40,19 @@ def snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snapshot", metavar="ID", default="latest", help="default: latest")
 
 
+def budget(parser: argparse.ArgumentParser) -> None:
+    """Limits for all that a command sends and receives."""
+    parser.add_argument(
+        "--max-bytes-per-second",
+        type=units.size,
+        metavar="SIZE",
+        help="to send and receive, such as 50MB or 50MiB",
+    )
+    parser.add_argument(
+        "--max-requests-per-second", type=units.positive, metavar="N", help="to send"
+    )
+
+
 def concurrency(parser: argparse.ArgumentParser) -> None:
     """``--max-concurrency``."""
     parser.add_argument(

@@ -10,6 +10,7 @@ from kumo_crt._config import ADDRESSING_STYLES
 from kumo_crt.cli import _keeping
 from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
+from kumo_crt.cli._options import budget as _budget
 from kumo_crt.cli._options import concurrency as _concurrency
 from kumo_crt.cli._options import dry_run as _dry_run
 from kumo_crt.cli._options import environment as _environment
@@ -141,6 +142,7 @@ def _care(command: Callable[..., _Parser]) -> None:
         help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
     )
     _no_record(verify)
+    _budget(verify)
     _concurrency(verify)
     _environment(verify)
 
@@ -173,9 +175,7 @@ def _care(command: Callable[..., _Parser]) -> None:
         default="stored",
         help="how to look for damage, as in verify; default: stored",
     )
-    repair.add_argument(
-        "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
-    )
+    _budget(repair)
     _concurrency(repair)
     _environment(repair)
     _dry_run(repair)
@@ -198,6 +198,7 @@ def _care(command: Callable[..., _Parser]) -> None:
         "--max-age", type=units.duration, metavar="TIME", help="the snapshot may be no older"
     )
     _no_record(drill)
+    _budget(drill)
     _concurrency(drill)
     _environment(drill)
 
@@ -252,9 +253,7 @@ def build() -> _Parser:
         metavar="DIR",
         help="a further directory of the database (db_paths, cf_paths); may be repeated",
     )
-    backup.add_argument(
-        "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
-    )
+    _budget(backup)
     _concurrency(backup)
     _environment(backup)
     _dry_run(backup)
@@ -286,6 +285,7 @@ def build() -> _Parser:
         metavar="DAYS",
         help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
     )
+    _budget(restore)
     _concurrency(restore)
     _environment(restore)
     _dry_run(restore)

@@ -31,7 +31,12 @@ def open_repository(
 ) -> Iterator[kumo_crt.Repository]:
     """Opens the repository of a command, or creates it."""
     with open_client(args, output) as client:
-        options: dict[str, Any] = {"client": client, "environment": args.environment}
+        options: dict[str, Any] = {
+            "client": client,
+            "environment": args.environment,
+            "max_bytes_per_second": getattr(args, "max_bytes_per_second", None),
+            "max_requests_per_second": getattr(args, "max_requests_per_second", None),
+        }
         try:
             repository = kumo_crt.Repository.open(args.url, **options)
         except SnapshotNotFoundError:
@@ -80,7 +85,6 @@ def backup(args: argparse.Namespace, output: Output) -> int:
                 data_paths=args.data_path,
                 tags=dict(args.tag),
                 progress=report,
-                max_bytes_per_second=args.max_bytes_per_second,
                 max_concurrency=args.max_concurrency,
                 dry_run=args.dry_run,
             )

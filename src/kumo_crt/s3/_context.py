@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from kumo_crt import _core
 from kumo_crt._config import Settings
 from kumo_crt._engine import Call, Meter, Sleep, Task
+from kumo_crt.s3._budget import Budget, size_of
 from kumo_crt.s3._retry import ERRORS_INSIDE, Retries
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
@@ -55,6 +56,7 @@ class Context:
     native: _core.Client
     settings: Settings
     retries: Retries
+    budget: Budget | None = None
     _places: dict[str, _Place] = field(default_factory=dict, init=False, repr=False)
 
     def _place(self, bucket: str) -> _Place:
@@ -100,8 +102,12 @@ class Context:
         crc32c_of_response: bool = False,
         stop_after: int = 0,
         meter: Meter | None = None,
+        expected: int = 0,
     ) -> Task[_core.Response]:
-        """Sends one request, again where that helps, and tells what came of it."""
+        """Sends one request, again where that helps, and tells what came of it.
+
+        ``expected`` are the bytes that are going to come, where that is known.
+        """
         endpoint, target, own = self._places.get(bucket) or self._place(bucket)
         if key or not target:
             target += "/" + (key if _quote_free(key) else quote(key, safe="/-_.~"))
@@ -124,11 +130,15 @@ class Context:
             stop_after=stop_after,
             meter=meter,
         )
+        if self.budget is not None:
+            yield from self.budget.before(size_of(body) + expected)
         begun = time.monotonic()
         pause = self.retries.pace.sending()
         if pause > 0:
             yield Sleep(pause)
         response: _core.Response = yield call
+        if self.budget is not None:
+            self.budget.after(response.received - expected)
         if response.error_code == 0 and response.status < 300 and operation not in ERRORS_INSIDE:
             return response
         return (yield from self.retries.again(call, response, begun))

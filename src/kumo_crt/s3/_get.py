@@ -118,7 +118,7 @@ class _Download:
     done: dict[int, int] = field(default_factory=dict)  # pieces that are whole: offset and size
 
     def ask(
-        self, headers: dict[str, str], sink: object, stop_after: int = 0
+        self, headers: dict[str, str], sink: object, expected: int, stop_after: int = 0
     ) -> Task[_core.Response]:
         """Sends a GetObject."""
         version = self.options.version_id
@@ -133,6 +133,7 @@ class _Download:
             crc32c_of_response=True,
             stop_after=stop_after,
             meter=self.meter,
+            expected=expected,
         )
 
     def valid(self) -> int:
@@ -220,7 +221,7 @@ def _first(download: _Download) -> Task[_Received]:
     if wanted is not None and wanted > 2 * part and download.sink is not None:
         headers["Range"] = f"bytes={start}-{start + part - 1}"
         ranged, cut = True, 0
-    response = yield from download.ask(headers, download.sink, cut)
+    response = yield from download.ask(headers, download.sink, min(wanted or 0, part), cut)
     raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     answer = Headers(response.headers)
     if ranged:
@@ -286,7 +287,7 @@ def _piece(download: _Download, first: _Received, offset: int, size: int) -> Tas
     headers = {"Range": f"bytes={start}-{start + size - 1}"}
     if first.answer.etag:
         headers["If-Match"] = f'"{first.answer.etag}"'
-    response = yield from download.ask(headers, first.sink_at(offset, size))
+    response = yield from download.ask(headers, first.sink_at(offset, size), size)
     try:
         raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     except PreconditionFailedError:

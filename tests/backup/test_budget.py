@@ -1,0 +1,89 @@
+"""One budget of bytes and requests a second for everything that goes through a `Repository`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from kumo_crt.backup import _inflight, _lease
+from tests.backup.boundaries import watched
+from tests.backup.conftest import Make
+from tests.backup.helpers import url
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def test_bytes_of_all_threads_together(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    snapshot = repository.backup(make("many_files"))
+    size = snapshot.uploaded_bytes
+    limited = kumo_crt.Repository(url(bucket), client=s3, max_bytes_per_second=3 * size)
+
+    def restore(number: int) -> None:
+        limited.restore(tmp_path / f"restored-{number}")
+
+    # The last may begin when all before it have had their time.
+    assert 0.25 < _seconds(lambda: restore(0)) < 5
+    with ThreadPoolExecutor(4) as pool:
+        together = _seconds(lambda: list(pool.map(restore, range(1, 5))))
+    assert 1.2 < together < 10
+    assert 0.25 < _seconds(lambda: limited.verify(level="full")) < 5
+
+
+def test_bytes_of_a_large_object(
+    small_parts: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    """Its parts are spread, both ways."""
+    path = make("large")
+    size = sum(file.stat().st_size for file in path.glob("*.sst"))
+    limited = kumo_crt.Repository.create(url(bucket), client=small_parts, max_bytes_per_second=size)
+    # Of about 12 MiB, the last part of 5 MiB or less may begin when the rest has had its time.
+    assert 0.5 < _seconds(lambda: limited.backup(path)) < 10
+    time.sleep(0.6)
+    assert 0.5 < _seconds(lambda: limited.restore(tmp_path / "restored")) < 10
+
+
+def test_requests(s3: kumo_crt.S3Client, bucket: str, make: Make) -> None:
+    limited = kumo_crt.Repository.create(url(bucket), client=s3, max_requests_per_second=40)
+    path = make("many_files")
+    with watched(s3) as watch:
+        seconds = _seconds(lambda: limited.backup(path))
+    count = len([sent for sent in watch.sent if "/inflight/backup-" not in sent.key])
+    assert count > 40
+    assert (count - 1) / 40 < seconds < count / 40 + 5
+
+
+def test_leases_do_not_wait_for_their_turn(
+    s3: kumo_crt.S3Client, bucket: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("many_files")
+    size = sum(file.stat().st_size for file in path.glob("*.sst"))
+    monkeypatch.setattr(_inflight, "LEASE", 1.5)
+    monkeypatch.setattr(_lease, "_RENEW", 0.1)
+    limited = kumo_crt.Repository.create(
+        url(bucket), client=s3, max_bytes_per_second=size / 2, max_requests_per_second=1000
+    )
+    # Every file waits for its turn from the start: a renewal in that queue would be the last.
+    assert 1.6 < _seconds(lambda: limited.backup(path, max_concurrency=64)) < 10
+
+
+@pytest.mark.parametrize("name", ["max_bytes_per_second", "max_requests_per_second"])
+@pytest.mark.parametrize("wrong", [0, -1, float("nan")])
+def test_rates_that_are_none(s3: kumo_crt.S3Client, bucket: str, name: str, wrong: float) -> None:
+    options: Any = {name: wrong}
+    for make_one in (kumo_crt.Repository, kumo_crt.Repository.create, kumo_crt.Repository.open):
+        with pytest.raises(ValueError, match=r"(bytes|requests) per second is"):
+            make_one(url(bucket), client=s3, **options)
