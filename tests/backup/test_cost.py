@@ -1,0 +1,173 @@
+"""What a backup costs follows what has changed, however large the database and the repository."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Rdict
+
+import kumo_crt
+from kumo_crt._engine import Task
+from kumo_crt.backup import _known
+from kumo_crt.backup._layout import Location
+from kumo_crt.s3 import ObjectInfo
+from tests.backup.boundaries import watched
+from tests.backup.conftest import Make
+from tests.backup.helpers import PREFIX, key_of, stored_files, url
+from tests.support import databases
+from tests.support.fault_proxy import FaultProxy
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+@pytest.fixture
+def counted(
+    s3_via_proxy: kumo_crt.S3Client, bucket: str, proxy: FaultProxy
+) -> Iterator[kumo_crt.Repository]:
+    """An empty repository, behind the proxy that counts what really goes over the wire."""
+    with kumo_crt.Repository.create(url(bucket), client=s3_via_proxy) as created:
+        yield created
+
+
+def _lists(proxy: FaultProxy) -> list[str]:
+    return [r.target for r in proxy.requests if "list-type=2" in r.target]
+
+
+def test_an_unchanged_database_of_many_files(
+    counted: kumo_crt.Repository, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    path = tmp_path / "database"
+    db = Rdict(str(path), databases.options(small_files=True))
+    for number in range(400):
+        db[b"key-%08d" % number] = databases.value_of(number, 50)
+        db.flush()
+    first = counted.backup(db)
+    assert len(stored_files(first, "sst")) == 400
+    proxy.requests.clear()
+    second = counted.backup(db)
+    assert second.uploaded_bytes == 0
+    assert len(proxy.requests) <= 10, [f"{r.method} {r.target}" for r in proxy.requests]
+    assert [r for r in proxy.requests if "/data/" in r.target] == []
+    assert not any("data%2F" in target for target in _lists(proxy))
+
+    # One file more costs one object more.
+    db[b"new"] = b"new"
+    db.flush()
+    db.close()
+    proxy.requests.clear()
+    third = counted.backup(path)
+    new = third.object_keys - second.object_keys
+    assert third.uploaded_bytes == sum(f.size for f in third.files if f.key in new)
+    sent = [r for r in proxy.requests if "/data/" in r.target]
+    assert {r.target.split("/data/")[1] for r in sent} == {k.removeprefix("data/") for k in new}
+    assert len(proxy.requests) <= 10 + len(sent)
+
+
+def _bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def test_an_unchanged_database_is_hardly_read(
+    repository: kumo_crt.Repository, tmp_path: Path
+) -> None:
+    path = tmp_path / "database"
+    db = Rdict(str(path), databases.options())
+    databases.fill(db, 0, 320, value_size=100_000)
+    db.close()
+    size = sum(file.stat().st_size for file in path.iterdir())
+    assert size > 30 << 20
+    repository.backup(path)
+    repository.backup(path)  # with everything imported
+    before = _bytes_read()
+    assert repository.backup(path).uploaded_bytes == 0
+    assert _bytes_read() - before < size / 100
+
+
+# -- the newest snapshot of very many -------------------------------------------------------------
+
+_NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def _id(moment: datetime, number: int = 0) -> str:
+    return f"{moment:%Y%m%dT%H%M%SZ}-{number:08x}"
+
+
+class _Listing:
+    """Stands in for `Store`: a listing of ids that are made up, a thousand a page."""
+
+    location = Location("bucket", "kv/")
+
+    def __init__(self, moments: list[datetime]) -> None:
+        self.ids = sorted(_id(moment, n % 0xFFF) for n, moment in enumerate(moments))
+        self.requests = 0
+
+    def list_page(
+        self, relative: str, start_after: str | None = None, token: str | None = None
+    ) -> Task[tuple[list[ObjectInfo], str | None]]:
+        self.requests += 1
+        yield from ()
+        keys = [f"{relative}{snapshot_id}.json" for snapshot_id in self.ids]
+        after = token or start_after
+        page = [key for key in keys if after is None or key > after][:1000]
+        more = page[-1] if page and page[-1] != keys[-1] else None
+        return [ObjectInfo(f"kv/{key}", 1, "", None) for key in page], more
+
+
+def _run(task: Task[Any]) -> Any:
+    with pytest.raises(StopIteration) as end:
+        next(task)
+    return end.value.value
+
+
+def _every(step: timedelta, count: int, newest: timedelta = timedelta(0)) -> list[datetime]:
+    return [_NOW - newest - number * step for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("moments", "requests"),
+    [
+        pytest.param([], 3, id="none"),
+        pytest.param(_every(timedelta(days=1), 1), 1, id="one"),
+        pytest.param(_every(timedelta(days=1), 5_000), 1, id="daily"),
+        pytest.param(_every(timedelta(hours=1), 50_000), 1, id="hourly"),
+        pytest.param(_every(timedelta(days=7), 1_000, timedelta(days=6)), 2, id="weekly"),
+        pytest.param(_every(timedelta(minutes=1), 20_000), 2, id="every minute"),
+        pytest.param(_every(timedelta(seconds=1), 100_000), 4, id="every second"),
+        pytest.param(_every(timedelta(hours=1), 900, timedelta(days=900)), 3, id="long ago"),
+        pytest.param([_NOW + timedelta(days=n) for n in range(300)], 1, id="in the future"),
+        pytest.param(_every(timedelta(0), 3_000), 8, id="thousands in one second"),
+    ],
+)
+def test_the_newest_of_very_many(moments: list[datetime], requests: int) -> None:
+    for off in (timedelta(0), timedelta(hours=-20), timedelta(hours=20)):
+        listing: Any = _Listing(moments)
+        found = _run(_known.latest_id(listing, _NOW + off))
+        assert found == (listing.ids[-1] if moments else None)
+        # A clock that is off costs requests, and nothing else.
+        assert off or listing.requests <= requests
+
+
+def test_a_backup_beside_a_thousand_snapshots(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make
+) -> None:
+    path = make("one_key")
+    first = repository.backup(path)
+    old = [_id(moment) for moment in _every(timedelta(days=1), 1_100, timedelta(days=1))]
+
+    def put(snapshot_id: str) -> None:
+        s3.put_object(bucket, f"{PREFIX}/snapshots/{snapshot_id}.json", b"")
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(put, old))
+    with watched(s3) as watch:
+        second = repository.backup(path)
+    assert second.uploaded_bytes == 0
+    assert {key_of(f) for f in stored_files(second)} == {key_of(f) for f in stored_files(first)}
+    assert len(watch.sent) <= 10
+    assert repository.verify().snapshot == second.id
