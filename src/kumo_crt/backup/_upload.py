@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Meter, Task, Throttle
-from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names
+from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names, _unfinished
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._lease import Lease
@@ -52,6 +52,8 @@ class BackupPlan:
     condemned: frozenset[str] = frozenset()
     sweeps: frozenset[str] = frozenset()
     relied_on: list[Reused] = field(default_factory=list)
+    # Uploads that killed backups have left, by key.
+    unfinished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
@@ -87,6 +89,9 @@ def _send_all(plan: BackupPlan, lease: Lease | None) -> Task[Snapshot]:
         plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
         plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
+    if lease is not None and _any_in_parts(plan):
+        others = [found for found in leases.values() if found.id != lease.id]
+        plan.unfinished = yield from _unfinished.find_task(plan.store, others, plan.created_at)
     meter = Meter(plan.progress, sum(file.size for file in plan.capture.files))
     tasks = (_file_task(plan, file, meter) for file in plan.capture.files)
     files: list[SnapshotFile] = yield Gather(tasks, plan.concurrency)
@@ -102,6 +107,17 @@ def _send_all(plan: BackupPlan, lease: Lease | None) -> Task[Snapshot]:
         snapshot = committed.snapshot
     meter.flush()
     return snapshot
+
+
+def _any_in_parts(plan: BackupPlan) -> bool:
+    """Whether a file is to be sent that takes several requests."""
+    least = plan.store.context.settings.multipart_threshold
+    return any(
+        file.size > least
+        and not _is_inline(file)
+        and _layout.data_key(plan.names[file.path]) not in plan.known.files
+        for file in plan.capture.files
+    )
 
 
 def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
@@ -246,6 +262,7 @@ def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[
         if_none_match="*",
         meter=meter,
         throttle=plan.throttle,
+        resume=plan.unfinished.get(_layout.data_key(name), ()),
     )
     key = store.location.key(_layout.data_key(name))
     with open(file.source, "rb", buffering=0) as opened:

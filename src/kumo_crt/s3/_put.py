@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB
 from kumo_crt._engine import (
     NO_ROOM,
@@ -48,6 +47,7 @@ from kumo_crt.s3._body import MemorySource, Source, read_up_to
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._results import PutResult
+from kumo_crt.s3._resume import Begun, Part, combined, resume_task, whole_crc32c_task
 from kumo_crt.s3._xml import escape
 
 MAX_SINGLE_PUT = 5 * 1000**3
@@ -56,6 +56,14 @@ MAX_OBJECT = 48_800_000_000_000
 Pieces: TypeAlias = Generator[tuple[object, Reservation] | First, Any, None]
 # How often an upload begins again after 409 ConditionalRequestConflict, as S3 asks for.
 _CONFLICT_ATTEMPTS = 3
+# What a service may answer to an upload whose parts are not what they seemed to be.
+_NOT_RESUMABLE = (
+    "InvalidPart",
+    "InvalidPartOrder",
+    "BadDigest",
+    "InvalidRequest",
+    "EntityTooSmall",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,8 @@ class PutOptions:
 
     ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own. A
     multipart upload whose CRC32C is not ``expected_crc32c`` is aborted instead of completed.
+    ``resume``, if not None, says that the key stands for the content, whoever writes it; with ids
+    of uploads that were begun and may be gone on with.
     """
 
     checksum: bool
@@ -74,6 +84,7 @@ class PutOptions:
     progress: Callable[[int, int], object] | None = None
     meter: Meter | None = None
     throttle: Throttle | None = None
+    resume: Sequence[str] | None = None
 
 
 def put_task(
@@ -183,14 +194,46 @@ def part_size_for(size: int, wanted: int) -> int:
 def _multipart(
     ctx: Context, bucket: str, key: str, source: Source, options: PutOptions, meter: Meter
 ) -> Task[PutResult]:
+    if options.resume is None:
+        return (yield from _in_parts(ctx, bucket, key, source, options, meter, None))
+    begun: Begun | None = None
+    if options.resume:
+        wanted = part_size_for(source.size, ctx.settings.part_size)
+        begun = yield from resume_task(ctx, bucket, key, source, options.resume, wanted)
+    try:
+        return (yield from _in_parts(ctx, bucket, key, source, options, meter, begun))
+    except S3Error as error:
+        if error.code != "NoSuchUpload" and (begun is None or error.code not in _NOT_RESUMABLE):
+            raise
+    # Somebody else has completed or aborted it, or the service does not accept what is there.
+    meter.add(-meter.done)
+    crc = yield from whole_crc32c_task(source)
+    there = yield from _already_ours(ctx, bucket, key, source.size, crc, None)
+    if there is not None:
+        meter.add(source.size)
+        return there
+    return (yield from _in_parts(ctx, bucket, key, source, options, meter, None))
+
+
+def _in_parts(
+    ctx: Context,
+    bucket: str,
+    key: str,
+    source: Source,
+    options: PutOptions,
+    meter: Meter,
+    begun: Begun | None,
+) -> Task[PutResult]:
     part_size = part_size_for(source.size, ctx.settings.part_size)
+    if begun is not None:
+        part_size = begun.part_size
 
     def pieces() -> Pieces:
         for offset in range(0, source.size, part_size):
             yield source.part(offset, min(part_size, source.size - offset)), NO_ROOM
 
     limit = ctx.settings.max_connections  # no part is held in memory
-    return (yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit))
+    return (yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit, begun))
 
 
 def _stream_limit(ctx: Context, part_size: int) -> int:
@@ -198,12 +241,25 @@ def _stream_limit(ctx: Context, part_size: int) -> int:
     return max(1, min(ctx.settings.max_connections, ctx.settings.memory_limit // part_size))
 
 
-@dataclass(slots=True)
-class _Part:
-    number: int
-    size: int
-    crc: int
-    etag: str
+def _create(
+    ctx: Context, bucket: str, key: str, options: PutOptions, attempt: str | None, what: str
+) -> Task[str]:
+    """Begins an upload; returns its id."""
+    headers = dict(options.headers)
+    if options.checksum:
+        headers["x-amz-checksum-algorithm"] = "CRC32C"
+        headers["x-amz-checksum-type"] = "FULL_OBJECT"
+    if attempt is not None:
+        headers["x-amz-meta-" + ATTEMPT] = attempt
+    response = yield from ctx.request(
+        "CreateMultipartUpload", "POST", bucket, key, query=[("uploads", "")], headers=headers
+    )
+    raise_for(response, what, ctx.endpoint(bucket))
+    root = parse_xml(memoryview(response.body), what)
+    upload_id = text_of(root, "UploadId")
+    if not upload_id:
+        raise S3Error("MalformedResponse", 200, f"{what}: no UploadId in the answer")
+    return upload_id
 
 
 def multipart_task(
@@ -214,6 +270,7 @@ def multipart_task(
     options: PutOptions,
     meter: Meter,
     limit: int,
+    begun: Begun | None = None,
 ) -> Task[PutResult]:
     """Uploads pieces as the parts of one object; aborts the upload if anything fails.
 
@@ -221,23 +278,15 @@ def multipart_task(
     """
     what = f"putting s3://{bucket}/{key}"
     endpoint = ctx.endpoint(bucket)
-    attempt = os.urandom(16).hex() if options.if_none_match is not None else None
-    headers = dict(options.headers)
-    if options.checksum:
-        headers["x-amz-checksum-algorithm"] = "CRC32C"
-        headers["x-amz-checksum-type"] = "FULL_OBJECT"
-    if attempt is not None:
-        headers["x-amz-meta-" + ATTEMPT] = attempt
-    response = yield from ctx.request(
-        "CreateMultipartUpload", "POST", bucket, key, query=[("uploads", "")], headers=headers
-    )
-    raise_for(response, what, endpoint)
-    root = parse_xml(memoryview(response.body), what)
-    upload_id = text_of(root, "UploadId")
-    if not upload_id:
-        raise S3Error("MalformedResponse", 200, f"{what}: no UploadId in the answer")
+    attempt: str | None = None
+    if begun is not None:
+        upload_id = begun.upload_id
+    else:
+        attempt = os.urandom(16).hex() if options.if_none_match is not None else None
+        upload_id = yield from _create(ctx, bucket, key, options, attempt, what)
+    have = begun.parts if begun is not None else {}
 
-    def part(number: int, piece: object, room: Reservation) -> Task[_Part]:
+    def part(number: int, piece: object, room: Reservation) -> Task[Part]:
         if isinstance(piece, tuple):
             size = piece[2]
             room = yield Reserve(size)
@@ -261,9 +310,14 @@ def multipart_task(
             confirmed = found.get("x-amz-checksum-crc32c")
             _confirm(confirmed, answer.crc32c_sent, f"{what}, part {number}")
         meter.add(size)
-        return _Part(number, size, answer.crc32c_sent, found.etag)
+        return Part(number, size, answer.crc32c_sent, found.etag)
 
-    def tasks() -> Generator[Task[_Part] | First, Any, None]:
+    def kept(number: int) -> Task[Part]:
+        meter.add(have[number].size)
+        yield from ()
+        return have[number]
+
+    def tasks() -> Generator[Task[Part] | First, Any, None]:
         number, found = 0, None
         with contextlib.suppress(StopIteration):
             while True:
@@ -272,7 +326,7 @@ def multipart_task(
                     found = yield found
                 else:
                     number += 1
-                    yield part(number, *found)
+                    yield kept(number) if number in have else part(number, *found)
                     found = None
 
     try:
@@ -299,7 +353,7 @@ def _complete(
     bucket: str,
     key: str,
     upload_id: str,
-    parts: list[_Part],
+    parts: list[Part],
     options: PutOptions,
     attempt: str | None,
     what: str,
@@ -310,7 +364,7 @@ def _complete(
     headers["Content-Type"] = "application/xml"
     headers["x-amz-mp-object-size"] = str(size)
     if options.checksum:
-        crc = reduce(lambda a, p: _core.crc32c_combine(a, p.crc, p.size), parts, 0)
+        crc = combined(parts)
         if options.expected_crc32c not in (None, crc):
             raise ChecksumMismatchError(
                 f"{what}: CRC32C {crc:08x} was read, {options.expected_crc32c:08x} was expected: "
