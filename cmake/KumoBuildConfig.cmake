@@ -21,7 +21,6 @@ function(kumo_check_member member result)
 endfunction()
 
 kumo_check_member(request_body KUMO_HAVE_REQUEST_BODY)
-kumo_check_member(recv_buffer KUMO_HAVE_RECV_BUFFER)
 
 # The prefix that aws-c-s3's config file lies in: <prefix>/lib*/cmake/aws-c-s3, or
 # <prefix>/share/aws-c-s3 where a kmpkg or vcpkg port moved it.
@@ -108,4 +107,4 @@ configure_file("${PROJECT_SOURCE_DIR}/cmake/kumo_build_config.h.in"
   "${KUMO_GENERATED_INCLUDE_DIR}/kumo_build_config.h" @ONLY)
 message(STATUS
   "aws-c-s3 ${KUMO_VERSION_AWS_C_S3} from ${KUMO_DEPS_ORIGIN}: "
-  "request_body ${KUMO_HAVE_REQUEST_BODY}, recv_buffer ${KUMO_HAVE_RECV_BUFFER}")
+  "request_body ${KUMO_HAVE_REQUEST_BODY}, static s2n ${KUMO_TUNE_S2N}")

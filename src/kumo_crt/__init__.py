@@ -84,7 +84,9 @@ def build_info() -> dict[str, Any]:
     Returns:
         ``version``; ``libraries``: version of every native library linked; ``source``:
         ``"bundled"`` or ``"system"``, with ``origin`` naming it; ``features`` compiled in
-        (``request_body``: uploads from memory without a copy); ``cpu_features`` that checksums use;
+        (``request_body``: aws-c-s3 offers it, though uploads are not copied without it either;
+        ``tls_records``: s2n is linked statically, so that TLS sends several records in one write;
+        ``event_stream_checks_lengths``); ``cpu_features`` that checksums use;
         ``warnings``: what is wrong with it.
 
     Warns:

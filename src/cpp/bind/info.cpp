@@ -41,6 +41,7 @@ py::dict build_info() {
 
   py::dict features;
   features["request_body"] = static_cast<bool>(KUMO_HAVE_REQUEST_BODY);
+  features["tls_records"] = static_cast<bool>(KUMO_TUNE_S2N);
   features["event_stream_checks_lengths"] = !static_cast<bool>(KUMO_EVENT_STREAM_BEFORE_0_6_0);
 
   py::dict info;
