@@ -25,6 +25,7 @@ from kumo_crt.exceptions import (
     NotFoundError,
     SnapshotNotFoundError,
 )
+from kumo_crt.s3._objects import head_task
 
 LEVELS = ("quick", "stored", "full", "restore")
 ALL = "all"
@@ -99,10 +100,10 @@ def files_of(plan: VerifyPlan) -> tuple[list[SnapshotFile], list[Problem]]:
 
 def find_damage(plan: VerifyPlan) -> tuple[dict[SnapshotFile, Outcome], list[Problem]]:
     """Damaged objects of the plan's snapshots, and manifests that are damaged."""
-    files, problems = files_of(plan)
-    outcomes = _check(plan, files, Meter(None, 0))
-    pairs = zip(files, outcomes, strict=True)
-    return {file: outcome for file, outcome in pairs if outcome.kind is not None}, problems
+    known = plan.run(_load_task(plan))
+    files = known.files()
+    damaged = _damaged(plan, known, files, _check(plan, files, Meter(None, 0)))
+    return damaged, known.problems
 
 
 def verify(plan: VerifyPlan) -> VerifyReport:
@@ -116,11 +117,7 @@ def verify(plan: VerifyPlan) -> VerifyReport:
     chosen = _selection.select(files, plan.subset, plan.max_bytes, ledger.last_read)
     meter = Meter(plan.progress, sum(file.size for file in chosen))
     outcomes = _check(plan, chosen, meter)
-    damaged = {
-        file: outcome
-        for file, outcome in zip(chosen, outcomes, strict=True)
-        if outcome.kind is not None
-    }
+    damaged = _damaged(plan, known, chosen, outcomes)
     problems = list(known.problems)
     if damaged:
         problems += plan.run(_damage.explain_task(plan.store, damaged, known.snapshots))
@@ -210,6 +207,44 @@ def _check(plan: VerifyPlan, files: list[SnapshotFile], meter: Meter) -> list[Ou
         for future in futures:
             future.cancel()
     return [outcome for result in results for outcome in result]
+
+
+def _damaged(
+    plan: VerifyPlan, known: _Known, files: list[SnapshotFile], outcomes: list[Outcome]
+) -> dict[SnapshotFile, Outcome]:
+    """What was found; without what belongs to snapshots that were deleted in the meantime.
+
+    Raises:
+        SnapshotNotFoundError: That was the one to look at.
+    """
+    pairs = zip(files, outcomes, strict=True)
+    found = {file: outcome for file, outcome in pairs if outcome.kind is not None}
+    if not any(outcome.kind == "missing" for outcome in found.values()):
+        return found
+    known.snapshots = plan.run(_still_there(plan, known.snapshots))
+    needed = {file.key for file in known.files()}
+    return {file: outcome for file, outcome in found.items() if file.key in needed}
+
+
+def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
+    store = plan.store
+
+    def look(snapshot: Snapshot) -> Task[bool]:
+        key = store.location.key(_layout.snapshot_key(snapshot.id))
+        try:
+            yield from head_task(store.context, store.bucket, key)
+        except NotFoundError:
+            return False
+        return True
+
+    there: list[bool] = yield Gather(map(look, snapshots), _MANIFESTS_AT_ONCE)
+    left = [snapshot for snapshot, is_there in zip(snapshots, there, strict=True) if is_there]
+    if plan.snapshot != ALL and not left:
+        raise SnapshotNotFoundError(
+            f"{store.location}: snapshot {plan.snapshot} was deleted while it was being verified: "
+            "verify another one"
+        )
+    return left
 
 
 def _quick(store: Store, files: Iterable[SnapshotFile], meter: Meter) -> Task[list[Outcome]]:
