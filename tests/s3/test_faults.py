@@ -323,3 +323,37 @@ class TestStalls:
         proxy.release()
         thread.join(20)
         assert received == [SMALL]
+
+
+@pytest.mark.servers("seaweed-http")
+class TestValidBytes:
+    """A download into the caller's memory that fails tells how much of it is good."""
+
+    @pytest.mark.parametrize(("place", "least"), [("first", 0), ("later", PART)])
+    def test_of_a_download_that_was_cut(
+        self,
+        s3_server: S3Server,
+        proxy: FaultProxy,
+        bucket: str,
+        objects: dict[str, bytes],
+        place: str,
+        least: int,
+    ) -> None:
+        arguments = s3_server.client_arguments(
+            endpoint_url=proxy.endpoint_url, part_size=PART, max_attempts=1
+        )
+        into = bytearray(len(LARGE))
+        fault = Fault("close", "response", 10, method="GET", times=1)
+        if place == "later":
+            fault.status = "206"  # one of the ranges that follow the first request
+        proxy.add(fault)
+        with (
+            kumo_crt.S3Client(**arguments) as client,
+            pytest.raises(kumo_crt.TransportError) as caught,
+        ):
+            client.get_object(bucket, "large", into=into)
+        valid = caught.value.valid_bytes
+        assert valid is not None
+        assert least <= valid < len(LARGE)
+        assert valid % PART == 0
+        assert into[:valid] == LARGE[:valid]

@@ -40,6 +40,7 @@ class Fault:
         method: Only messages of requests with this method.
         target: Only messages of requests whose target contains this text.
         times: How many messages are hit.
+        status: Only responses with this status, such as "206".
         in_head: Count `offset` from the first byte of the head.
         bytes_per_second: Rate of `slow`.
         answer: Status line, headers and body.
@@ -54,14 +55,16 @@ class Fault:
     times: int = 1
     in_head: bool = False
     bytes_per_second: int = 64 * 1024
+    status: str | None = None
     answer: bytes = b""
     chance: float = 1.0
     fired: threading.Event = field(default_factory=threading.Event)
 
-    def matches(self, request: Request, direction: Direction) -> bool:
+    def matches(self, request: Request, direction: Direction, status: str | None) -> bool:
         """Whether the fault is for this message."""
         return (
-            self.times > 0
+            self.status in (None, status)
+            and self.times > 0
             and self.direction == direction
             and self.method in (None, request.method)
             and (self.target is None or self.target in request.target)
@@ -172,10 +175,15 @@ class FaultProxy:
         finally:
             self._tasks.discard(task)
 
-    def _take_fault(self, request: Request, direction: Direction) -> Fault | None:
+    def _take_fault(
+        self, request: Request, direction: Direction, status: str | None = None
+    ) -> Fault | None:
         with self._lock:
             for fault in self._faults:
-                if fault.matches(request, direction) and self._random.random() < fault.chance:
+                if (
+                    fault.matches(request, direction, status)
+                    and self._random.random() < fault.chance
+                ):
                     fault.times -= 1
                     return fault
         return None
@@ -242,7 +250,8 @@ class _Connection:
                 body_allowed = request.method != "HEAD" and first[1] not in ("204", "304")
                 if not interim:
                     self._pending.popleft()
-            fault = None if interim else self._proxy._take_fault(request, direction)
+            status = first[1] if direction == "response" else None
+            fault = None if interim else self._proxy._take_fault(request, direction, status)
             if fault is not None and fault.action == "answer":
                 self._pending.pop()
                 await _Stream(self, reader, None).relay_body(_headers(head), direction)
