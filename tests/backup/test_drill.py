@@ -142,7 +142,13 @@ def test_writes_that_are_missing(
     report = repository.drill(scratch=scratch)
     assert [problem.kind for problem in report.problems] == ["content"]
     assert "newest writes are missing" in report.problems[0].message
-    _commit_instead(boto, bucket, snapshot, {"column_families": ["default", "lost"]})
+    sound = {"sequence_number": snapshot.sequence_number, "table_entries": 4000}
+    assert snapshot.table_entries == 4000
+    _commit_instead(boto, bucket, snapshot, {**sound, "table_entries": 3999})
+    report = repository.drill(scratch=scratch)
+    assert [problem.kind for problem in report.problems] == ["content"]
+    assert "have 4000 entries, 3999" in report.problems[0].message
+    _commit_instead(boto, bucket, snapshot, {**sound, "column_families": ["default", "lost"]})
     report = repository.drill(scratch=scratch)
     assert [problem.kind for problem in report.problems] == ["content"]
     assert "lost" in report.problems[0].message

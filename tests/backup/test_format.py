@@ -75,6 +75,7 @@ def test_manifest(
         "total_bytes",
         "uploaded_bytes",
         "reused_bytes",
+        "table_entries",
     }
     assert document["format"] == "kumo-snapshot"
     assert document["version"] == 1

@@ -146,6 +146,21 @@ def test_killed_restore_over_a_database(
     assert content_of(target) == library.truth("many_files")
 
 
+def test_deleted_while_it_is_restored(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    """Somebody prunes the snapshot: that is no damage."""
+    snapshot = repository.backup(make("many_files"))
+
+    def prune(done: int, total: int) -> None:
+        for key in keys(boto, bucket, "snapshots/") | keys(boto, bucket, "data/"):
+            boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/{key}")
+
+    with pytest.raises(kumo_crt.SnapshotNotFoundError, match="while it was being restored"):
+        repository.restore(tmp_path / "restored", snapshot.id, progress=prune, max_concurrency=1)
+    assert not (tmp_path / "restored").exists()
+
+
 # -- Ctrl-C ---------------------------------------------------------------------------------------
 
 _INTERRUPTED = """

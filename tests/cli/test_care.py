@@ -175,6 +175,17 @@ def test_restore_of_parts(kumo: Run, bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.servers("moto")
+def test_how_objects_are_stored(kumo: Run, boto: Any, bucket: str, database: Path) -> None:
+    url = f"s3://{bucket}/cheap"
+    line = ("backup", database, url, "--create", "--storage-class", "STANDARD_IA", "--sse")
+    kumo(*line, "rot13").failed(2, "rot13")
+    assert kumo(*line, "AES256").code == 0
+    listed = boto.list_objects_v2(Bucket=bucket)["Contents"]
+    assert {item["StorageClass"] for item in listed if ".sst" in item["Key"]} == {"STANDARD_IA"}
+    assert {item["StorageClass"] for item in listed if ".json" in item["Key"]} == {"STANDARD"}
+
+
+@pytest.mark.servers("moto")
 def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
     for key in _keys(boto, bucket):
         if key.endswith(".sst"):

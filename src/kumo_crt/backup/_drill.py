@@ -193,7 +193,19 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     """Opens the restored database, reads it, and compares it with what is known."""
-    most = _most_entries(target)
+    try:
+        tables, most = _entries(target)
+    except (OSError, _core.RocksDBFormatError) as error:
+        _problem(plan, found, "content", f"the restored files do not fit together: {error}")
+        return
+    if plan.snapshot.table_entries not in (None, tables):
+        _problem(
+            plan,
+            found,
+            "content",
+            f"its tables have {tables} entries, {plan.snapshot.table_entries} when they were "
+            "backed up",
+        )
     begun = time.monotonic()
     try:
         database = opener(str(target))
@@ -258,8 +270,8 @@ def _typed(value: object) -> bytes:
     return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
 
 
-def _most_entries(target: Path) -> Mapping[str, int]:
-    """The most entries that each column family can have, by tables and write-ahead logs."""
+def _entries(target: Path) -> tuple[int, Mapping[str, int]]:
+    """Entries in all tables, and the most that each column family can have, with its logs."""
     state = _core.read_manifest(target / _core.read_current(target / "CURRENT"))
     logs = (_core.scan_wal(path) for path in target.glob("*.log"))
     # Of a compressed log only RocksDB knows how much is in it.
@@ -267,10 +279,12 @@ def _most_entries(target: Path) -> Mapping[str, int]:
     for log in logs:
         unflushed = unflushed + log.entries if not log.compressed else 1 << 62
     most = {family.id: unflushed for family in state.column_families}
+    tables = 0
     for sst in state.sst_files:
         properties = _core.sst_properties(target / f"{sst.number:06d}.sst")
+        tables += properties.num_entries
         most[sst.column_family_id] += properties.num_entries - properties.num_deletions
-    return {family.name: most[family.id] for family in state.column_families}
+    return tables, {family.name: most[family.id] for family in state.column_families}
 
 
 def _compare_counts(plan: DrillPlan, found: _Found, most: Mapping[str, int]) -> None:

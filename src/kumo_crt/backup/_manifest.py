@@ -136,6 +136,8 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
         "reused_bytes": snapshot.reused_bytes,
         "files": files,
     }
+    if snapshot.table_entries is not None:
+        document["table_entries"] = snapshot.table_entries
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
@@ -172,6 +174,9 @@ def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) 
         sequence_number=reader.number("sequence_number", _MAX_SEQUENCE),
         column_families=reader.texts("column_families"),
         tags=reader.text_map("tags"),
+        table_entries=None
+        if reader.value("table_entries") is None
+        else reader.number("table_entries", 1 << 62),
     )
 
 

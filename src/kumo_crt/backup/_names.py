@@ -24,11 +24,27 @@ def object_name(file: CapturedFile, db_id: str) -> str:
     Raises:
         OSError: The file cannot be read.
     """
+    return examine(file, db_id)[0]
+
+
+def examine(file: CapturedFile, db_id: str) -> tuple[str, int | None]:
+    """The name of a file's data object, and the number of entries of a table, if it says so.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     if file.kind == "sst":
-        identity = _sst_identity(file)
-        if identity is not None:
-            return f"sst-{identity}-{file.size}.sst"
-        return f"sst-{sha256_of(file.source)}-{file.size}.sst"
+        try:
+            found = _core.sst_properties(file.source)
+        except _core.RocksDBFormatError:
+            # Its content decides then; RocksDB is the judge of whether it is damaged.
+            return f"sst-{sha256_of(file.source)}-{file.size}.sst", None
+        identity = _sst_identity(file, found) or sha256_of(file.source)
+        return f"sst-{identity}-{file.size}.sst", found.num_entries
+    return _other_name(file, db_id), None
+
+
+def _other_name(file: CapturedFile, db_id: str) -> str:
     if file.kind == "blob" and db_id:
         return f"blob-{db_id}-{file.number}-{_ends(file)}-{file.size}.blob"
     suffix = ".blob" if file.kind == "blob" else ""
@@ -50,12 +66,7 @@ def is_name_of(key: str, file: CapturedFile) -> bool:
     )
 
 
-def _sst_identity(file: CapturedFile) -> str | None:
-    try:
-        found = _core.sst_properties(file.source)
-    except _core.RocksDBFormatError:
-        # Its content decides then; RocksDB is the judge of whether it is damaged.
-        return None
+def _sst_identity(file: CapturedFile, found: _core.SstProperties) -> str | None:
     complete = (
         found.identity_complete
         and found.original_file_number == file.number

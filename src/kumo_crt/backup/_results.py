@@ -44,6 +44,8 @@ class Snapshot:
         column_families: Names.
         tags: As given to `Repository.backup`.
         pinned: Whether it is pinned, and never pruned; see `Repository.pin`.
+        table_entries: Entries in all tables, with deletions and older versions of keys; None if a
+            table does not say.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Snapshot:
     column_families: tuple[str, ...]
     tags: Mapping[str, str]
     pinned: bool = False
+    table_entries: int | None = None
 
     @property
     def object_keys(self) -> frozenset[str]:

@@ -45,8 +45,9 @@ class BackupPlan:
     dry_run: bool = False
     uploaded: int = 0
     reused: int = 0
-    # Names of the files' data objects, by path.
+    # Names of the files' data objects, by path; entries of the tables, where they say so.
     names: dict[str, str] = field(default_factory=dict)
+    entries: list[int | None] = field(default_factory=list)
     known: _known.Known = field(default_factory=_known.Known)
     # What a prune is deleting: its names are not used.
     condemned: frozenset[str] = frozenset()
@@ -59,11 +60,11 @@ class BackupPlan:
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
     # Before anything is asked of the repository: the pin has to name what may be relied on.
-    plan.names = {
-        file.path: _names.object_name(file, plan.capture.db_id)
-        for file in plan.capture.files
-        if not _is_inline(file)
-    }
+    for file in plan.capture.files:
+        if not _is_inline(file):
+            plan.names[file.path], entries = _names.examine(file, plan.capture.db_id)
+            if file.kind == "sst":
+                plan.entries.append(entries)
     if plan.dry_run:
         return (yield from _send_all(plan, None))
     lease = Lease(
@@ -132,6 +133,7 @@ def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
         sequence_number=plan.capture.sequence_number,
         column_families=plan.capture.column_families,
         tags=plan.tags,
+        table_entries=None if None in plan.entries else sum(n or 0 for n in plan.entries),
     )
 
 

@@ -239,6 +239,13 @@ def build() -> _Parser:
     backup.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
     backup.add_argument("--create", action="store_true", help="create the repository if needed")
     backup.add_argument(
+        "--storage-class", metavar="CLASS", help="with --create: of data, such as STANDARD_IA"
+    )
+    backup.add_argument(
+        "--sse", metavar="KIND", help="with --create: encryption to ask for, such as aws:kms"
+    )
+    backup.add_argument("--kms-key-id", metavar="KEY", help="with --create and --sse aws:kms")
+    backup.add_argument(
         "--tag",
         type=units.tag,
         action="append",

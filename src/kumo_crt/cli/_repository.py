@@ -43,7 +43,13 @@ def open_repository(
             if not create:
                 raise
             try:
-                repository = kumo_crt.Repository.create(args.url, **options)
+                repository = kumo_crt.Repository.create(
+                    args.url,
+                    **options,
+                    storage_class=args.storage_class,
+                    sse=args.sse,
+                    kms_key_id=args.kms_key_id,
+                )
             except RepositoryError:
                 # Somebody else was faster, or there is a reason that opening will tell.
                 repository = kumo_crt.Repository.open(args.url, **options)
