@@ -86,6 +86,9 @@ def _capture_and_check(
             seen.logs.append(_core.scan_wal(copy / file.path))
         elif file.kind == "manifest":
             seen.manifests.add(file.path)
+    assert any("manual_wal_flush" in text for text in taken.warnings) == (
+        variant == "manual_wal_flush"
+    )
     content = live_writer.read(copy, read_only=read_only)
     last = live_writer.check(content, variant)
     assert set(content) == set(taken.column_families)

@@ -160,6 +160,23 @@ def test_an_open_database(kumo: Run, repository: str, database: Path, tmp_path: 
     assert databases.read_all(tmp_path / "restored") == databases.read_all(database)
 
 
+def test_a_database_of_many_tiny_files(kumo: Run, repository: str, memory_path: Path) -> None:
+    path = memory_path / "db"
+    db = Rdict(str(path), databases.options(small_files=True))
+    for number in range(257):
+        databases.fill(db, number, number + 2)
+        db.flush()
+    outcome = kumo("backup", path, repository, "--json", "--dry-run")
+    (warning,) = outcome.document["warnings"]
+    assert warning.startswith("257 files of level 0 ")
+    assert outcome.err == f"kumo-crt: warning: {warning}\n"
+    kumo("backup", path, repository, "--compact-first").failed(11, "is open")
+    db.close()
+    document = kumo("backup", path, repository, "--compact-first", "--json").document
+    assert document["warnings"] == []
+    assert document["snapshot"]["files"] < 10
+
+
 def test_a_target_with_a_database_needs_overwrite(
     kumo: Run, repository: str, database: Path
 ) -> None:

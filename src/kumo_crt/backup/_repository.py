@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from pathlib import Path
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup import _pins, _restore
-from kumo_crt.backup._capture import capture
+from kumo_crt.backup._capture import capture, compact
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._upload import BackupPlan, backup_task
 from kumo_crt.exceptions import RepositoryError
 
+_log = logging.getLogger("kumo_crt.backup")
 Progress = Callable[[int, int], object]
 
 
@@ -43,6 +45,7 @@ class Repository(Care, Keeping):
         *,
         live: bool = False,
         data_paths: Sequence[str | os.PathLike[str]] = (),
+        compact_first: bool = False,
         tags: Mapping[str, str] | None = None,
         progress: Progress | None = None,
         max_bytes_per_second: float | None = None,
@@ -61,6 +64,8 @@ class Repository(Care, Keeping):
                 from its files while it is written to.
             data_paths: Further directories of the database (``db_paths``, ``cf_paths``), where
                 RocksDB's LOG does not name them.
+            compact_first: Compact all column families of an open `Rdict`, or of a closed database,
+                before: fewer and larger files. Refused for a directory whose database is open.
             tags: Texts to keep with the snapshot.
             progress: Called with bytes done and total, ten times a second at most.
             max_bytes_per_second: Limit for what is sent.
@@ -79,7 +84,11 @@ class Repository(Care, Keeping):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         config, now = self._guarded()
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
+        if compact_first and not dry_run:
+            compact(source)
         with capture(source, live=live, data_paths=data_paths) as taken:
+            for warning in taken.warnings:
+                _log.warning("%s", warning)
             plan = BackupPlan(
                 store=self._store(),
                 capture=taken,

@@ -46,6 +46,7 @@ class Snapshot:
         pinned: Whether it is pinned, and never pruned; see `Repository.pin`.
         table_entries: Entries in all tables, with deletions and older versions of keys; None if a
             table does not say.
+        warnings: What makes backups of the database expensive. Only `Repository.backup` tells it.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Snapshot:
     tags: Mapping[str, str]
     pinned: bool = False
     table_entries: int | None = None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def object_keys(self) -> frozenset[str]:

@@ -134,6 +134,7 @@ def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
         column_families=plan.capture.column_families,
         tags=plan.tags,
         table_entries=None if None in plan.entries else sum(n or 0 for n in plan.entries),
+        warnings=plan.capture.warnings,
     )
 
 

@@ -260,6 +260,11 @@ def build() -> _Parser:
         metavar="DIR",
         help="a further directory of the database (db_paths, cf_paths); may be repeated",
     )
+    backup.add_argument(
+        "--compact-first",
+        action="store_true",
+        help="compact the database before, with rocksdict; it must be closed",
+    )
     _budget(backup)
     _concurrency(backup)
     _environment(backup)

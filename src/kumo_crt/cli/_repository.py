@@ -22,7 +22,9 @@ from kumo_crt.exceptions import RepositoryError, SnapshotNotFoundError
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot without the list of its files, which can be very long."""
-    return {**fields(snapshot), "files": len(snapshot.files)}
+    shown = fields(snapshot)
+    del shown["warnings"]  # of the backup, not of the snapshot
+    return {**shown, "files": len(snapshot.files)}
 
 
 @contextlib.contextmanager
@@ -74,6 +76,7 @@ def _first_backup(args: argparse.Namespace) -> Snapshot:
             sequence_number=taken.sequence_number,
             column_families=taken.column_families,
             tags={},
+            warnings=taken.warnings,
         )
 
 
@@ -89,6 +92,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
                 args.db,
                 live=True,
                 data_paths=args.data_path,
+                compact_first=args.compact_first,
                 tags=dict(args.tag),
                 progress=report,
                 max_concurrency=args.max_concurrency,
@@ -100,7 +104,16 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         output.message(f"dry run: would create the repository {printable(args.url)}")
         snapshot = _first_backup(args)
     seconds = time.monotonic() - begun
-    output.document({"snapshot": document(snapshot), "dry_run": args.dry_run, "seconds": seconds})
+    for warning in snapshot.warnings:
+        output.warning(warning)
+    output.document(
+        {
+            "snapshot": document(snapshot),
+            "dry_run": args.dry_run,
+            "seconds": seconds,
+            "warnings": snapshot.warnings,
+        }
+    )
     done = "would send" if args.dry_run else "sent"
     name = "dry run" if args.dry_run else f"snapshot {snapshot.id}"
     output.message(

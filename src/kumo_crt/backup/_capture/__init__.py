@@ -1,7 +1,7 @@
 """Takes hold of a consistent state of a database, as files that will not change."""
 
 from kumo_crt.backup._capture._lock import database_lock
-from kumo_crt.backup._capture._source import capture, is_open_database
+from kumo_crt.backup._capture._source import capture, compact, is_open_database
 from kumo_crt.backup._capture._state import EXTRA_CONFIG
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 
@@ -10,6 +10,7 @@ __all__ = [
     "Capture",
     "CapturedFile",
     "capture",
+    "compact",
     "database_lock",
     "is_open_database",
 ]

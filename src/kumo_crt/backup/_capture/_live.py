@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt.backup._capture._cost import warnings_of
 from kumo_crt.backup._capture._logs import CutLogs, HeldLogs, MovedError, copy_prefix
 from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._capture._places import Places
@@ -48,6 +49,10 @@ _LONGEST_PAUSE = 0.05
 _DAMAGED_ATTEMPTS = 5
 # RocksDB writes the OPTIONS file a little later than the column family that it describes.
 _ATTEMPTS_FOR_OPTIONS = 20
+_BUFFERED = (
+    "the database buffers its write-ahead log (manual_wal_flush): what its process has not flushed "
+    "(flush_wal) is not in the snapshot"
+)
 
 
 @contextlib.contextmanager
@@ -74,6 +79,7 @@ class _Live:
         self._follower: _core.ManifestFollower | None = None
         self._logs: HeldLogs | None = None
         self._linked: dict[str, Path] = {}
+        self._warnings: tuple[str, ...] = ()
 
     def __enter__(self) -> _Live:
         return self
@@ -147,6 +153,7 @@ class _Live:
             sequence_number=max(state.last_sequence, cut.last_sequence or 0),
             column_families=tuple(family.name for family in state.column_families),
             scattered=any(sst.path_id for sst in state.sst_files),
+            warnings=(*warnings_of(state), *self._warnings),
         )
 
     def _follow(self) -> tuple[_core.ManifestFollower, HeldLogs]:
@@ -156,6 +163,7 @@ class _Live:
             self._forget()
             options = newest_options(self._directory)
             place = wal_place(self._directory, options)
+            self._warnings = (_BUFFERED,) if options and options.buffers_log else ()
             self._logs = HeldLogs(place, self._workplace, self._copies)
             self._follower = _core.ManifestFollower(self._directory / current)
             self._current = current

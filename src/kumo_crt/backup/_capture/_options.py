@@ -38,6 +38,11 @@ class OptionsFile:
         # A relative one is relative to where the process was started: nobody knows.
         return Path(named) if named and os.path.isabs(named) else directory
 
+    @property
+    def buffers_log(self) -> bool:
+        """Whether RocksDB keeps log records in its memory until it is told to write them."""
+        return re.search(r"^[ \t]*manual_wal_flush=true\s*$", self._text, re.MULTILINE) is not None
+
     def column_families(self) -> set[str]:
         """Names of the column families that it describes."""
         return {_unescaped(name) for name in _SECTION.findall(self._text)}

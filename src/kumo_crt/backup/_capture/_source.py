@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from kumo_crt.backup._capture._cost import compact_closed, compact_open, families_of
 from kumo_crt.backup._capture._live import capture_live
 from kumo_crt.backup._capture._lock import database_lock, open_here
 from kumo_crt.backup._capture._mend import mended
@@ -82,6 +83,19 @@ def _from_directory(places: Places, live: bool) -> Iterator[Capture]:
         yield taken
 
 
+def compact(source: object) -> None:
+    """Compacts a database before it is captured.
+
+    Raises:
+        RepositoryLockedError: The directory's database is open in some process.
+        RepositoryError: It cannot be compacted without its application.
+    """
+    if is_open_database(source):
+        compact_open(source)
+    elif isinstance(source, str | os.PathLike):
+        compact_closed(Path(source).resolve())
+
+
 @contextlib.contextmanager
 def _checkpoint_of(
     database: Any, data_paths: Sequence[str | os.PathLike[str]]
@@ -119,10 +133,8 @@ def _checkpoint_of(
 
 def _flush(database: Any) -> None:
     """Flushes all column families, as a checkpoint does: also what is in no log is captured."""
-    from rocksdict import Options
-
-    for name in database.list_cf(database.path(), Options(raw_mode=True)):
-        database.get_column_family(name).flush()
+    for family in families_of(database):
+        family.flush()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt.backup._capture._cost import warnings_of
 from kumo_crt.backup._capture._options import OptionsFile, newest_options, numbered
 from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._types import Capture, CapturedFile
@@ -62,6 +63,7 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
         sequence_number=sequence,
         column_families=tuple(family.name for family in manifest.column_families),
         scattered=any(sst.path_id for sst in manifest.sst_files),
+        warnings=warnings_of(manifest),
     )
 
 

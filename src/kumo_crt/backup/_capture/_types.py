@@ -47,6 +47,7 @@ class Capture:
         sequence_number: The last one in it, write-ahead logs included.
         column_families: Names.
         scattered: Its MANIFEST says that table files are in several directories.
+        warnings: What an operator should know about it.
     """
 
     files: tuple[CapturedFile, ...]
@@ -54,3 +55,4 @@ class Capture:
     sequence_number: int
     column_families: tuple[str, ...]
     scattered: bool = False
+    warnings: tuple[str, ...] = ()

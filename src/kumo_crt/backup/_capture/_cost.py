@@ -1,0 +1,114 @@
+"""What makes backups of a database expensive, and what can be done about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kumo_crt import _core
+from kumo_crt.backup._capture._lock import database_lock
+from kumo_crt.backup._capture._options import newest_options
+from kumo_crt.exceptions import RepositoryError
+
+# From these on it is told: each file costs a request, each column family a file per checkpoint.
+MANY_FILES = 256
+TINY = 1 << 20
+MANY_FAMILIES = 100
+
+# Things that an application brings along as code: without it a compaction would be wrong.
+_CODE = re.compile(
+    r"^\s*(?:merge_operator|compaction_filter(?:_factory)?)=(?!nullptr\s*$).+$", re.M
+)
+_COMPARATOR = re.compile(
+    r"^\s*comparator=(?!(?:leveldb\.BytewiseComparator|rocksdict)\s*$)(.+)$", re.M
+)
+
+
+def warnings_of(manifest: _core.ManifestState) -> tuple[str, ...]:
+    """What an operator should know about the shape of a database."""
+    found = []
+    level_0 = [sst.size for sst in manifest.sst_files if sst.level == 0]
+    if len(level_0) >= MANY_FILES and sum(level_0) < TINY * len(level_0):
+        mean = sum(level_0) // len(level_0)
+        found.append(
+            f"{len(level_0)} files of level 0 have {mean} bytes on average, "
+            "and each costs a request, now and when it is compacted away: compact the database "
+            "first (compact_first=True, --compact-first), or let it flush less often"
+        )
+    if len(manifest.column_families) >= MANY_FAMILIES:
+        found.append(
+            f"{len(manifest.column_families)} column families: each that was written to gives a "
+            "small file of its own with every checkpoint, which costs a request: fewer column "
+            "families, or keys with a prefix, make backups cheaper"
+        )
+    return tuple(found)
+
+
+def compact_open(database: Any) -> None:
+    """Compacts all column families of an open `rocksdict.Rdict`."""
+    for family in families_of(database):
+        family.compact_range(None, None)
+
+
+def families_of(database: Any) -> Iterator[Any]:
+    """All column families of an open `rocksdict.Rdict`."""
+    from rocksdict import Options  # the caller has it: the database is one of its objects
+
+    for name in database.list_cf(database.path(), Options(raw_mode=True)):
+        yield database.get_column_family(name)
+
+
+def compact_closed(path: Path) -> None:
+    """Opens a closed database with the options that it has itself, and compacts it.
+
+    Raises:
+        RepositoryLockedError: It is open in some process.
+        RepositoryError: It cannot be compacted without its application.
+    """
+    if not (path / "LOCK").exists():
+        raise RepositoryError(
+            f"{path}: is no database that was opened, perhaps a checkpoint, and is left as it is: "
+            "compact the database that it comes from (compact_first, --compact-first)"
+        )
+    with database_lock(path):
+        _check_options(path)
+    try:
+        from rocksdict import Rdict
+    except ImportError:
+        raise RepositoryError(
+            "compact_first opens the database with rocksdict: install kumo-crt[rocksdb]"
+        ) from None
+    try:
+        database = Rdict(os.fspath(path))
+    except Exception as error:
+        raise RepositoryError(
+            f"{path}: cannot be opened to be compacted: {error}. Compact it with its application"
+        ) from error
+    try:
+        compact_open(database)
+    except Exception as error:
+        raise RepositoryError(f"{path}: the compaction failed: {error}") from error
+    finally:
+        database.close()
+
+
+def _check_options(path: Path) -> None:
+    options = newest_options(path)
+    if options is None:
+        raise RepositoryError(f"{path}: has no OPTIONS file: compact it with its application")
+    text = options.content.decode("utf-8", "replace")
+    for match in (_CODE.search(text), _COMPARATOR.search(text)):
+        if match is not None:
+            raise RepositoryError(
+                f"{path}: its options name code that only its application has "
+                f"({match[0].strip()[:100]}): compact it there"
+            )
+    manifest = _core.read_manifest(path / _core.read_current(path / "CURRENT"))
+    if any(sst.path_id for sst in manifest.sst_files):
+        raise RepositoryError(
+            f"{path}: keeps files in several directories (db_paths), which its options do not "
+            "name: compact it with its application"
+        )
