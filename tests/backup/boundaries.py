@@ -11,6 +11,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt._engine import Task
+from kumo_crt.backup import _lease
 from kumo_crt.s3._context import Context
 
 
@@ -65,4 +66,6 @@ def watched(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Context, "request", request)
+        # Renewals of leases go over the same client, to be watched too.
+        patch.setattr(_lease, "_own_connection", lambda context: context)
         yield watch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from tests.backup.helpers import (
     manifest_key,
     put,
     stored_files,
+    url,
 )
+from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
@@ -142,6 +146,36 @@ def test_long_backups_renew_their_pin(
     assert all(first in found for found in listed)
     assert keys(boto, bucket, "inflight/") == set()
     assert repository.verify(level="full").ok
+
+
+def test_renewals_have_a_connection_of_their_own(
+    s3_server: S3Server,
+    proxy: FaultProxy,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All others may be busy for longer than the lease holds."""
+    path = make("many_files")
+    monkeypatch.setattr(_inflight, "LEASE", 2.0)
+    monkeypatch.setattr(_lease, "_RENEW", 0.2)
+    endpoint = {"endpoint_url": proxy.endpoint_url}
+    arguments = s3_server.client_arguments(**endpoint, max_connections=1, max_attempts=1)
+    stall = Fault("stall", "request", method="PUT", target="/data/")
+    with (
+        kumo_crt.S3Client(**arguments) as client,
+        kumo_crt.Repository.create(url(bucket), client=client) as repository,
+        proxy.armed(stall),
+    ):
+        threading.Timer(3.0, proxy.release).start()
+        repository.backup(path)
+    assert stall.fired.is_set()
+    renewals = [r for r in proxy.requests if r.method == "PUT" and "/inflight/" in r.target]
+    assert len(renewals) >= 4
+    assert keys(boto, bucket, "inflight/") == set()
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
+        assert kumo_crt.Repository(url(bucket), client=client).verify(level="full").ok
 
 
 def test_renewals_that_fail_for_a_while(

@@ -157,6 +157,7 @@ class Client:
         milliseconds: float | str = 0,
         *,
         meter: Meter | None = None,
+        urgent: bool = False,
     ) -> Call:
         """What a task yields to run such an operation."""
         stand_in: Any = self
@@ -168,4 +169,5 @@ class Client:
             target=str(milliseconds),
             headers=[],
             meter=meter,
+            urgent=urgent,
         )

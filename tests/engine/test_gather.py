@@ -85,6 +85,20 @@ def test_nothing_to_gather(client: Client, limit: int) -> None:
     assert run(task(), limit) == []
 
 
+def test_what_is_urgent_does_not_wait(client: Client) -> None:
+    def urgent() -> Task[None]:
+        yield Sleep(0.01)
+        yield client.call("urgent", 1, urgent=True)
+        raise LookupError("over")
+
+    def task() -> Task[None]:
+        yield Gather([*(one(client, f"slow{n}", "never") for n in range(5)), urgent()], 6)
+
+    with pytest.raises(LookupError, match="over"):
+        run(task(), 2)
+    assert client.submitted == ["slow0", "slow1", "urgent"]
+
+
 def test_gathers_in_gathers_share_the_limit(client: Client) -> None:
     def leaf(name: str) -> Task[str]:
         yield Sleep(0.001)

@@ -278,7 +278,8 @@ class Scheduler:
             kind = type(wanted)
             if kind is Call:
                 fiber.call = wanted
-                if self._pending or len(self._flying) >= self._limit:
+                waits = self._pending or len(self._flying) >= self._limit
+                if waits and not wanted.urgent:
                     self._pending.append(fiber)
                 else:
                     self._submit(fiber, wanted)

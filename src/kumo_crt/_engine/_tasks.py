@@ -32,7 +32,10 @@ class Cancelled(BaseException):
 
 @dataclass(slots=True)
 class Call:
-    """One native operation; see `_core.Client.submit` for the fields it passes on."""
+    """One native operation; see `_core.Client.submit` for the fields it passes on.
+
+    One that is ``urgent`` does not wait until fewer others are in flight.
+    """
 
     client: _core.Client
     operation: str
@@ -46,6 +49,7 @@ class Call:
     crc32c_of_response: bool = False
     stop_after: int = 0
     meter: Meter | None = None
+    urgent: bool = False
 
     def start(self, queue: _core.CompletionQueue, call_id: int) -> _core.Operation:
         """Hands it to the native client."""

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from kumo_crt import _core
+from kumo_crt import _core, _runtime
 from kumo_crt._engine import Cancelled, Gather, Sleep, Task
 from kumo_crt.backup import _inflight
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import KumoError, LeaseExpiredError
+from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import delete_many_task, delete_task
+from kumo_crt.s3._retry import Retries
 
 _log = logging.getLogger("kumo_crt.backup")
 T = TypeVar("T")
@@ -49,6 +51,15 @@ def beside(task: Task[T], companion: Task[object]) -> Task[T]:
     raise AssertionError("unreachable")
 
 
+def _own_connection(context: Context) -> Context:
+    """A connection that nothing else uses: all others may be busy with large parts on a slow line.
+
+    Made only for work that takes so long that its lease has to be renewed.
+    """
+    settings = dataclasses.replace(context.settings, max_connections=1)
+    return Context(_runtime.new_client(settings), settings, Retries(settings), urgent=True)
+
+
 class Lease:
     """A lease of this process.
 
@@ -62,10 +73,10 @@ class Lease:
     def __init__(self, store: Store, kind: str, what: str, consequence: str) -> None:
         self.id = uuid.uuid4().hex
         self.kind = kind
-        # Beyond any budget: it must not stand in a queue while its time runs out.
-        self._store = dataclasses.replace(
-            store, context=dataclasses.replace(store.context, budget=None)
-        )
+        # It must not stand in a queue while its time runs out.
+        ahead = dataclasses.replace(store.context, budget=None, urgent=True)
+        self._store = dataclasses.replace(store, context=ahead)
+        self._is_apart = False
         self._what = what
         self._consequence = consequence
         self._numbers = 0
@@ -145,6 +156,10 @@ class Lease:
 
     def renew(self) -> Task[None]:
         """Renews the lease; a renewal before this one is deleted."""
+        if not self._is_apart:
+            context = _own_connection(self._store.context)
+            self._store = dataclasses.replace(self._store, context=context)
+            self._is_apart = True
         key = yield from self.write(self.kind)
         older, self._renewal = self._renewal, key
         if older is not None:

@@ -51,12 +51,13 @@ def _virtual_host_safe(bucket: str, tls: bool) -> bool:
 
 @dataclass(frozen=True)
 class Context:
-    """A native client with the settings that requests need."""
+    """A native client with the settings that requests need, and how they queue."""
 
     native: _core.Client
     settings: Settings
     retries: Retries
     budget: Budget | None = None
+    urgent: bool = False
     _places: dict[str, _Place] = field(default_factory=dict, init=False, repr=False)
 
     def _place(self, bucket: str) -> _Place:
@@ -129,6 +130,7 @@ class Context:
             crc32c_of_response=crc32c_of_response,
             stop_after=stop_after,
             meter=meter,
+            urgent=self.urgent,
         )
         if self.budget is not None:
             yield from self.budget.before(size_of(body) + expected)
