@@ -8,6 +8,10 @@
 namespace kumo::checksum {
 namespace {
 
+constexpr std::size_t kFetchBlock = 4'096;
+constexpr std::size_t kFetchAhead = 8'192;
+constexpr std::size_t kFetchAbove = 262'144;  // what is left is taken at once
+
 const std::uint8_t* bytes(const void* data) { return static_cast<const std::uint8_t*>(data); }
 
 }  // namespace
@@ -19,7 +23,16 @@ std::uint32_t crc32(const void* data, std::size_t size, std::uint32_t previous) 
 }
 
 std::uint32_t crc32c(const void* data, std::size_t size, std::uint32_t previous) noexcept {
-  return aws_checksums_crc32c_ex(bytes(data), size, previous);
+  const std::uint8_t* next = bytes(data);
+  // Large memory is seldom in the cache: fetched ahead of its use, 15 % less time
+  // (docs/performance.md). Hot memory of this size does not notice.
+  for (; size >= kFetchAbove; next += kFetchBlock, size -= kFetchBlock) {
+    for (std::size_t line = 0; line < kFetchBlock; line += 64) {
+      __builtin_prefetch(next + kFetchAhead + line, 0, 2);
+    }
+    previous = aws_checksums_crc32c_ex(next, kFetchBlock, previous);
+  }
+  return aws_checksums_crc32c_ex(next, size, previous);
 }
 
 std::uint64_t crc64nvme(const void* data, std::size_t size, std::uint64_t previous) noexcept {
