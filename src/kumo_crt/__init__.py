@@ -69,6 +69,8 @@ if TYPE_CHECKING:
         ObjectInfo,
         PutResult,
         S3Client,
+        UploadInfo,
+        VersionInfo,
     )
 
 # Where the other public names are. Loaded when one is asked for: a program that imports kumo_crt
@@ -148,7 +150,9 @@ __all__ = [
     "ThawReport",
     "ThrottledError",
     "TransportError",
+    "UploadInfo",
     "VerifyReport",
+    "VersionInfo",
     "__version__",
     "build_info",
     "crc32",

@@ -7,11 +7,14 @@ profile in ``~/.aws/config`` (``AWS_CONFIG_FILE``).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
+
+from kumo_crt import _proxies
 
 if TYPE_CHECKING:
     import configparser
@@ -53,6 +56,9 @@ class Settings:
     deadline: float
     anonymous: bool
     profile: str | None
+    requester_pays: bool = False
+    expected_bucket_owner: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
@@ -177,6 +183,9 @@ def resolve(
     connect_timeout: float | None = None,
     request_timeout: float | None = None,
     deadline: float | None = None,
+    requester_pays: bool = False,
+    expected_bucket_owner: str | None = None,
+    proxy: str | None = None,
 ) -> Settings:
     """Fills in what was not given; see `kumo_crt.S3Client` for the meanings.
 
@@ -191,7 +200,12 @@ def resolve(
         raise ValueError(
             f"addressing_style {addressing_style!r}: choose one of {', '.join(ADDRESSING_STYLES)}"
         )
+    if expected_bucket_owner is not None and not re.fullmatch("[0-9]{12}", expected_bucket_owner):
+        raise ValueError(
+            f"expected_bucket_owner {expected_bucket_owner!r}: an account id has 12 digits"
+        )
     config = _ConfigFile(profile)
+    endpoint = _endpoint(endpoint_url, config)
     part = _number("part_size", part_size, DEFAULT_PART_SIZE, int, MIN_PART_SIZE, MAX_PART_SIZE)
     ca = os.fspath(ca_file) if ca_file is not None else None
     ca = ca or _environment("AWS_CA_BUNDLE") or config.get("ca_bundle") or ""
@@ -205,7 +219,7 @@ def resolve(
         or _environment("AWS_REGION", "AWS_DEFAULT_REGION")
         or config.get("region")
         or DEFAULT_REGION,
-        endpoint_url=_endpoint(endpoint_url, config),
+        endpoint_url=endpoint,
         ca_file=ca,
         verify=verify,
         addressing_style=addressing_style,
@@ -240,6 +254,9 @@ def resolve(
         deadline=_number("deadline", deadline, DEFAULT_DEADLINE, float, 0, 86400),
         anonymous=anonymous,
         profile=profile,
+        requester_pays=requester_pays,
+        expected_bucket_owner=expected_bucket_owner,
+        proxy=_proxies.proxy_for(endpoint or "https://s3.amazonaws.com", proxy),
         access_key_id=access_key_id,
         secret_access_key=secret_access_key,
         session_token=session_token,

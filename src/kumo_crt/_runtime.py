@@ -57,7 +57,7 @@ def _native(settings: Settings) -> _core.Client:
         secret_access_key=settings.secret_access_key,
         session_token=settings.session_token,
         profile=settings.profile,
-        proxy="",
+        proxy=settings.proxy or "",
         max_connections=settings.max_connections,
         event_loops=settings.event_loops,
         connect_timeout_ms=round(settings.connect_timeout * 1000),

@@ -100,5 +100,5 @@ def test_versions_that_are_locked(s3: kumo_crt.S3Client, boto: Any) -> None:
     assert head.retain_until == until.replace(microsecond=0)
     assert not head.legal_hold
     # Without a version, it only gets out of sight.
-    assert s3.delete_objects(bucket, [KEYS[1]]) == 1
+    assert s3.delete_objects(bucket, [KEYS[1]])[0].delete_marker
     assert [item.version_id for item in _versions(s3, bucket)][1] == held.version_id

@@ -213,7 +213,7 @@ class TestMetrics:
         async def work() -> int:
             async with kumo_crt.AsyncS3Client(**s3_server.client_arguments()) as client:
                 await client.put_object(bucket, "key", b"content")
-                found: int = client.metrics()["operations"]["PutObject"]["succeeded"]
+                found: int = (await client.metrics())["operations"]["PutObject"]["succeeded"]
                 return found
 
         assert asyncio.run(work()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -58,9 +59,14 @@ class FakeS3:
     """The server, on 127.0.0.1; a context manager.
 
     It answers with `script` in order, and with `default` when the script is used up.
+
+    Args:
+        default: See there.
+        address: Another loopback address.
     """
 
-    def __init__(self, default: Answer | None = None) -> None:
+    def __init__(self, default: Answer | None = None, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.default = default or Answer(headers={"ETag": '"0123"'})
         self.script: deque[Answer] = deque()
         self.asked: list[Asked] = []
@@ -69,7 +75,8 @@ class FakeS3:
     @property
     def endpoint_url(self) -> str:
         """URL of the server."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        return f"http://{host}:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         fake = self
@@ -85,7 +92,10 @@ class FakeS3:
             def log_message(self, *args: object) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            address_family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+
+        self._server = Server((self._address, 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -118,7 +128,8 @@ class FakeS3:
             handler.send_header("Content-Range", content_range)
         for name, value in answer.headers.items():
             handler.send_header(name, value)
-        handler.send_header("Content-Length", str(len(answer.body)))
+        if "Content-Length" not in answer.headers:
+            handler.send_header("Content-Length", str(len(answer.body)))
         handler.end_headers()
         if handler.command != "HEAD":
             handler.wfile.write(answer.body)

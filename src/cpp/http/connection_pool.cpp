@@ -70,18 +70,41 @@ class Uri {
   aws_uri uri_{};
 };
 
-aws_http_proxy_options proxy_options(const Uri& proxy, bool tunnel) {
-  aws_http_proxy_options options{};
-  options.connection_type = tunnel ? AWS_HPCT_HTTP_TUNNEL : AWS_HPCT_HTTP_FORWARD;
-  options.host = proxy.host();
-  options.port = proxy.port();
-  if (proxy.get().user.len != 0) {
-    options.auth_type = AWS_HPAT_BASIC;
-    options.auth_username = proxy.get().user;
-    options.auth_password = proxy.get().password;
-  }
-  return options;
+// Text of a URL without its percent escapes.
+std::string decoded(const aws_byte_cursor& text) {
+  aws_byte_buf buffer{};
+  crt::check(aws_byte_buf_init(&buffer, aws_default_allocator(), text.len + 1), "decoding a URL");
+  const crt::Handle<aws_byte_buf, aws_byte_buf_clean_up> cleaner(&buffer);
+  crt::check(aws_byte_buf_append_decoding_uri(&buffer, &text), "decoding a URL");
+  return {reinterpret_cast<const char*>(buffer.buffer), buffer.len};
 }
+
+// A proxy, with the login that its URL names.
+class Proxy {
+ public:
+  explicit Proxy(const std::string& url)
+      : uri_(url, "parsing the proxy's URL"),
+        user_(decoded(uri_.get().user)),
+        password_(decoded(uri_.get().password)) {}
+
+  [[nodiscard]] aws_http_proxy_options options(bool tunnel) const {
+    aws_http_proxy_options options{};
+    options.connection_type = tunnel ? AWS_HPCT_HTTP_TUNNEL : AWS_HPCT_HTTP_FORWARD;
+    options.host = uri_.host();
+    options.port = uri_.port();
+    if (!user_.empty()) {
+      options.auth_type = AWS_HPAT_BASIC;
+      options.auth_username = crt::cursor(user_);
+      options.auth_password = crt::cursor(password_);
+    }
+    return options;
+  }
+
+ private:
+  Uri uri_;
+  std::string user_;
+  std::string password_;
+};
 
 }  // namespace
 
@@ -121,11 +144,11 @@ ConnectionPool::ConnectionPool(const PoolOptions& options) {
   manager.max_connections = options.max_connections;
   manager.max_connection_idle_in_milliseconds = kIdleMs;
 
-  std::unique_ptr<Uri> proxy;
+  std::unique_ptr<Proxy> proxy;
   aws_http_proxy_options through{};
   if (!options.proxy.empty()) {
-    proxy = std::make_unique<Uri>(options.proxy, "parsing the proxy's URL");
-    through = proxy_options(*proxy, endpoint.tls());
+    proxy = std::make_unique<Proxy>(options.proxy);
+    through = proxy->options(endpoint.tls());
     manager.proxy_options = &through;
   }
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kumo_crt
-from kumo_crt._engine import Task
 from kumo_crt.cli._client import open_client
 from kumo_crt.cli._errors import CommandError, UsageError
 from kumo_crt.cli._output import Output
 from kumo_crt.cli._seaweed import SeaweedServer, find_weed
 from kumo_crt.exceptions import KumoError, S3Error
-from kumo_crt.s3._answers import raise_for
 
 _LEAVE_ATTEMPTS = 10
 _LEAVE_PAUSE = 0.3
@@ -158,7 +156,7 @@ def _leave(client: kumo_crt.S3Client, bucket: str, prefix: str, *, with_bucket: 
                 bucket, [item.key for item in client.list_objects(bucket, prefix)]
             )
             if with_bucket:
-                client._run(_delete_bucket_task(client, bucket))
+                client.delete_bucket(bucket)
         except S3Error as error:
             # What an interrupted backup had under way can land after the listing.
             if error.code == "BucketNotEmpty" and attempt < _LEAVE_ATTEMPTS:
@@ -172,9 +170,3 @@ def _leave(client: kumo_crt.S3Client, bucket: str, prefix: str, *, with_bucket: 
 
 def _left_behind(bucket: str, prefix: str, error: KumoError) -> CommandError:
     return CommandError(f"s3://{bucket}/{prefix} was not removed, do it yourself: {error}")
-
-
-def _delete_bucket_task(client: kumo_crt.S3Client, bucket: str) -> Task[None]:
-    context = client._open()
-    response = yield from context.request("DeleteBucket", "DELETE", bucket)
-    raise_for(response, f"deleting bucket {bucket}", context.endpoint(bucket))

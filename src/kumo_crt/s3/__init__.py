@@ -8,6 +8,8 @@ from kumo_crt.s3._results import (
     HeadResult,
     ObjectInfo,
     PutResult,
+    UploadInfo,
+    VersionInfo,
 )
 
 __all__ = [
@@ -18,4 +20,6 @@ __all__ = [
     "ObjectInfo",
     "PutResult",
     "S3Client",
+    "UploadInfo",
+    "VersionInfo",
 ]

@@ -36,6 +36,7 @@ _CODES_BY_STATUS = {
     400: "BadRequest",
     403: "AccessDenied",
     404: "NotFound",
+    407: "ProxyAuthenticationRequired",
     409: "Conflict",
     412: "PreconditionFailed",
     416: "InvalidRange",
@@ -51,6 +52,7 @@ _THROTTLED = {
     "TooManyRequests",
 }
 _HINTS = {
+    "ProxyAuthenticationRequired": "look at the user and password in the proxy's URL",
     "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
     "InvalidAccessKeyId": "the service does not know this access key id",
     "RequestTimeTooSkewed": "this machine's clock is off: set it right",
@@ -128,6 +130,11 @@ def decode_crc32c(text: str | None) -> int | None:
     except (binascii.Error, ValueError):
         return None
     return int.from_bytes(raw, "big") if len(raw) == 4 else None
+
+
+def quoted(etag: str) -> str:
+    """An ETag as conditions have it, in quotes whether it came with them or not."""
+    return f'"{etag.strip(chr(34))}"'
 
 
 def encode_crc32c(value: int) -> str:

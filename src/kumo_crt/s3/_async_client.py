@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from kumo_crt._engine import Task
 from kumo_crt.exceptions import KumoError
-from kumo_crt.s3 import _operations
+from kumo_crt.s3 import _bucket_operations, _operations
 from kumo_crt.s3._base import ClientBase
+from kumo_crt.s3._bucket_operations import Pages
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._methods import presented
-from kumo_crt.s3._operations import Pages
 
 if TYPE_CHECKING:
     from kumo_crt._engine._asyncio import Driver
@@ -61,10 +61,18 @@ class AsyncS3Client(ClientBase):
     put_object = _method(_operations.put_object)
     get_object = _method(_operations.get_object)
     head_object = _method(_operations.head_object)
+    copy_object = _method(_operations.copy_object)
     delete_object = _method(_operations.delete_object)
     delete_objects = _method(_operations.delete_objects)
-    list_objects = _listing(_operations.list_objects)
-    create_bucket = _method(_operations.create_bucket)
+    list_objects = _listing(_bucket_operations.list_objects)
+    list_object_versions = _listing(_bucket_operations.list_object_versions)
+    list_multipart_uploads = _listing(_bucket_operations.list_multipart_uploads)
+    abort_multipart_upload = _method(_bucket_operations.abort_multipart_upload)
+    create_bucket = _method(_bucket_operations.create_bucket)
+    delete_bucket = _method(_bucket_operations.delete_bucket)
+    get_bucket_versioning = _method(_bucket_operations.get_bucket_versioning)
+    put_bucket_versioning = _method(_bucket_operations.put_bucket_versioning)
+    metrics = _method(_operations.metrics)
 
     _driver: Driver | None = None  # of the loop that was used last
     _drivers: tuple[Driver, ...] = ()

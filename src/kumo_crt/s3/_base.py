@@ -54,30 +54,6 @@ class ClientBase:
             )
         return context
 
-    def metrics(self) -> dict[str, Any]:
-        """What the client has done since it was made, as values that JSON takes.
-
-        Returns:
-            ``operations``: by S3 operation, what its attempts came to: ``succeeded``, ``failed``,
-            ``bytes_sent``, ``bytes_received``, and in milliseconds ``latency_ms`` (an attempt, from
-            its submission) and ``first_byte_ms`` (from the start of sending to the first byte of
-            the answer), each with ``count``, ``mean``, ``p50``, ``p90``, ``p99``, ``p999`` and
-            ``max``, exact to 3 %. ``retries``: attempts that followed a failed one, by what that
-            was (``throttled``, ``server_error``, ``timeout``, ``transport``, ``clock_skew``,
-            ``expired_credentials``). ``connections``: ``idle``, ``leased``, and requests
-            ``waiting`` for one. ``throttled``: whether the client goes slower now because the
-            service asked for it. ``clock_offset_ms``: what is added to this machine's clock.
-        """
-        context = self._open()
-        found = context.native.metrics()
-        retries = context.retries
-        return {
-            **found,
-            "retries": dict(retries.causes),
-            "throttled": retries.pace.limited,
-            "clock_offset_ms": context.native.clock_offset,
-        }
-
     def _close_at_once(self) -> None:
         """Closes without waiting for anything; at interpreter exit, or when nobody has."""
         self._context = None

@@ -6,11 +6,13 @@ import io
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import quote
 
 from kumo_crt._config import MIB
+from kumo_crt.s3._answers import quoted
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -108,30 +110,69 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
 
 
-_OBJECT_HEADERS = {
-    "content_type": "Content-Type",
-    "storage_class": "x-amz-storage-class",
-    "tagging": "x-amz-tagging",
-    "sse": "x-amz-server-side-encryption",
-    "kms_key_id": "x-amz-server-side-encryption-aws-kms-key-id",
-}
+def _same(value: str) -> str:
+    return value
 
 
-def object_headers(metadata: Mapping[str, str] | None, **properties: str | None) -> dict[str, str]:
-    """The headers that tell what goes with an object.
-
-    Raises:
-        ValueError: A name or a value cannot be part of a header.
-    """
-    headers = metadata_headers(metadata) if metadata else {}
-    for name, value in properties.items():
-        if value is not None:
-            headers[_OBJECT_HEADERS[name]] = value
-    for name, value in headers.items():
-        header_value(name, value)
-    return headers
+def _time(value: datetime) -> str:
+    if value.tzinfo is None:
+        raise ValueError(f"retain_until {value}: needs a time zone, such as datetime.UTC")
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def tagging(tags: Mapping[str, str]) -> str:
     """The x-amz-tagging form of tags."""
     return "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in tags.items())
+
+
+# What goes with an object: the clients' arguments, S3's headers, and how one becomes the other.
+_OBJECT_HEADERS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "content_type": ("Content-Type", _same),
+    "cache_control": ("Cache-Control", _same),
+    "content_disposition": ("Content-Disposition", _same),
+    "content_encoding": ("Content-Encoding", _same),
+    "content_language": ("Content-Language", _same),
+    "storage_class": ("x-amz-storage-class", _same),
+    "tags": ("x-amz-tagging", tagging),
+    "sse": ("x-amz-server-side-encryption", _same),
+    "kms_key_id": ("x-amz-server-side-encryption-aws-kms-key-id", _same),
+    "legal_hold": ("x-amz-object-lock-legal-hold", lambda on: "ON" if on else "OFF"),
+}
+
+
+def object_headers(
+    metadata: Mapping[str, str] | None,
+    *,
+    lock_mode: str | None = None,
+    retain_until: datetime | None = None,
+    **properties: object,
+) -> dict[str, str]:
+    """The headers of what goes with an object; what is None is left to the service.
+
+    Raises:
+        ValueError: A name or a value cannot be part of a header, or only one of two was given that
+            belong together.
+    """
+    if (lock_mode is None) != (retain_until is None):
+        raise ValueError("lock_mode and retain_until go together: give both or neither")
+    headers = metadata_headers(metadata) if metadata else {}
+    for name, value in properties.items():
+        if value is not None:
+            header, convert = _OBJECT_HEADERS[name]
+            headers[header] = convert(value)
+    if retain_until is not None and lock_mode is not None:
+        headers["x-amz-object-lock-mode"] = lock_mode
+        headers["x-amz-object-lock-retain-until-date"] = _time(retain_until)
+    for name, value in headers.items():
+        header_value(name, value)
+    return headers
+
+
+def conditions(if_match: str | None, if_none_match: str | None) -> dict[str, str]:
+    """The headers of conditions on what is there."""
+    headers = {}
+    if if_none_match is not None:
+        headers["If-None-Match"] = if_none_match
+    if if_match is not None:
+        headers["If-Match"] = quoted(if_match)
+    return headers

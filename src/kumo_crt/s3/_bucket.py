@@ -1,4 +1,4 @@
-"""Requests about a bucket's configuration, and for copies of archived objects."""
+"""Requests about buckets and their configuration, and for copies of archived objects."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from kumo_crt._engine import Task
 from kumo_crt.exceptions import NotFoundError
-from kumo_crt.s3._answers import parse_xml, raise_for
+from kumo_crt.s3._answers import parse_xml, raise_for, text_of
 from kumo_crt.s3._context import Context
+from kumo_crt.s3._xml import escape
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -36,6 +37,51 @@ def configuration_task(
             raise
         return None  # NoSuchLifecycleConfiguration and its like
     return parse_xml(memoryview(response.body), what)
+
+
+def create_bucket_task(ctx: Context, bucket: str, object_lock: bool = False) -> Task[None]:
+    """Creates a bucket in the client's region."""
+    region = ctx.settings.region
+    body = b""
+    if region != "us-east-1":
+        body = (
+            '<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<LocationConstraint>{escape(region)}</LocationConstraint>"
+            "</CreateBucketConfiguration>"
+        ).encode()
+    headers = {"x-amz-bucket-object-lock-enabled": "true"} if object_lock else None
+    response = yield from ctx.request("CreateBucket", "PUT", bucket, headers=headers, body=body)
+    raise_for(response, f"creating bucket {bucket}", ctx.endpoint(bucket))
+
+
+def delete_bucket_task(ctx: Context, bucket: str) -> Task[None]:
+    """Deletes an empty bucket."""
+    response = yield from ctx.request("DeleteBucket", "DELETE", bucket)
+    raise_for(response, f"deleting bucket {bucket}", ctx.endpoint(bucket))
+
+
+def get_versioning_task(ctx: Context, bucket: str) -> Task[str | None]:
+    """Whether a bucket keeps versions: Enabled, Suspended, or None where it never did."""
+    root = yield from configuration_task(ctx, bucket, "GetBucketVersioning", "versioning")
+    return (text_of(root, "Status") or None) if root is not None else None
+
+
+def put_versioning_task(ctx: Context, bucket: str, status: str) -> Task[None]:
+    """Turns versioning on or off."""
+    body = (
+        '<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+        f"<Status>{status}</Status></VersioningConfiguration>"
+    )
+    response = yield from ctx.request(
+        "PutBucketVersioning",
+        "PUT",
+        bucket,
+        query=[("versioning", "")],
+        headers={"Content-Type": "application/xml"},
+        body=body.encode(),
+        send_crc32c=True,
+    )
+    raise_for(response, f"setting the versioning of bucket {bucket}", ctx.endpoint(bucket))
 
 
 def restore_object_task(ctx: Context, bucket: str, key: str, days: int, tier: str) -> Task[None]:

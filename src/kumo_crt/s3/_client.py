@@ -8,11 +8,11 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _operations
+from kumo_crt.s3 import _bucket_operations, _operations
 from kumo_crt.s3._base import ClientBase
+from kumo_crt.s3._bucket_operations import Pages
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._methods import presented
-from kumo_crt.s3._operations import Pages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +70,10 @@ class S3Client(ClientBase):
         request_timeout: Seconds without a byte moving after which a connection is given up and the
             request tried again; 60, or ``KUMO_CRT_REQUEST_TIMEOUT``.
         deadline: Seconds after which a request is not tried again; 300, or ``KUMO_CRT_DEADLINE``.
+        requester_pays: Agree to be charged for requests to buckets whose owners do not pay.
+        expected_bucket_owner: Account id that has to own the buckets; else requests are refused.
+        proxy: ``http://[user:password@]host:port`` of an HTTP proxy, or empty for none; else
+            ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 
     Raises:
         ValueError: A setting is out of its range or contradicts another.
@@ -78,10 +82,18 @@ class S3Client(ClientBase):
     put_object = _method(_operations.put_object)
     get_object = _method(_operations.get_object)
     head_object = _method(_operations.head_object)
+    copy_object = _method(_operations.copy_object)
     delete_object = _method(_operations.delete_object)
     delete_objects = _method(_operations.delete_objects)
-    list_objects = _listing(_operations.list_objects)
-    create_bucket = _method(_operations.create_bucket)
+    list_objects = _listing(_bucket_operations.list_objects)
+    list_object_versions = _listing(_bucket_operations.list_object_versions)
+    list_multipart_uploads = _listing(_bucket_operations.list_multipart_uploads)
+    abort_multipart_upload = _method(_bucket_operations.abort_multipart_upload)
+    create_bucket = _method(_bucket_operations.create_bucket)
+    delete_bucket = _method(_bucket_operations.delete_bucket)
+    get_bucket_versioning = _method(_bucket_operations.get_bucket_versioning)
+    put_bucket_versioning = _method(_bucket_operations.put_bucket_versioning)
+    metrics = _method(_operations.metrics)
 
     def _run(self, task: Task[T]) -> T:
         return _engine.run(task, self._settings.max_connections, self._settings.memory_limit)

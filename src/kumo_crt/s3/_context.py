@@ -65,8 +65,12 @@ class Context:
         if len(self._places) >= _PLACES:
             self._places.clear()
         endpoint, prefix = self._address(bucket)
-        headers = (("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT))
-        place = self._places[bucket] = _Place(endpoint, prefix, headers)
+        headers = [("Host", urlsplit(endpoint).netloc), ("User-Agent", _USER_AGENT)]
+        if self.settings.requester_pays:
+            headers.append(("x-amz-request-payer", "requester"))
+        if self.settings.expected_bucket_owner is not None:
+            headers.append(("x-amz-expected-bucket-owner", self.settings.expected_bucket_owner))
+        place = self._places[bucket] = _Place(endpoint, prefix, tuple(headers))
         return place
 
     def _address(self, bucket: str) -> tuple[str, str]:

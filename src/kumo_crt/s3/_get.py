@@ -20,9 +20,9 @@ from kumo_crt.exceptions import (
     PreconditionFailedError,
     TransportError,
 )
-from kumo_crt.s3._answers import Headers, decode_crc32c, raise_for
+from kumo_crt.s3._answers import Headers, decode_crc32c, quoted, raise_for
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
 from kumo_crt.s3._results import GetResult, HeadResult
 
 _BLOCK = 1 << 20
@@ -196,6 +196,10 @@ def _receive(
         metadata=answer.metadata,
         content_type=answer.get("content-type"),
         server_time=answer.time("date"),
+        storage_class=answer.get("x-amz-storage-class"),
+        content_encoding=answer.get("content-encoding"),
+        sse=answer.get(SSE),
+        kms_key_id=answer.get(SSE_KEY),
     )
 
 
@@ -209,7 +213,7 @@ def _first(download: _Download) -> Task[_Received]:
     part = download.ctx.settings.part_size
     headers = {"x-amz-checksum-mode": "ENABLED"}
     if options.if_match is not None:
-        headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
+        headers["If-Match"] = quoted(options.if_match)
     start, stop = options.range if options.range is not None else (0, None)
     wanted = stop - start if stop is not None else None
     if options.range is None and options.expected_size is not None:

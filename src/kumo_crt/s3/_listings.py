@@ -64,6 +64,7 @@ def list_versions_page_task(
             last_modified=iso_time(text_of(item, "LastModified")),
             is_latest=text_of(item, "IsLatest") == "true",
             is_delete_marker=item.tag == "DeleteMarker",
+            storage_class=text_of(item, "StorageClass") or None,
         )
         for item in root
         if item.tag in ("Version", "DeleteMarker")
@@ -90,6 +91,7 @@ def list_uploads_page_task(
             key=name(text_of(item, "Key")),
             upload_id=text_of(item, "UploadId"),
             initiated=iso_time(text_of(item, "Initiated")),
+            storage_class=text_of(item, "StorageClass") or None,
         )
         for item in root.iterfind("Upload")
     ]

@@ -43,9 +43,9 @@ from kumo_crt.s3._answers import (
     raise_for,
     text_of,
 )
-from kumo_crt.s3._body import MemorySource, Source, read_up_to
+from kumo_crt.s3._body import MemorySource, Source, conditions, read_up_to
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
 from kumo_crt.s3._results import PutResult
 from kumo_crt.s3._resume import Begun, Part, combined, resume_task, whole_crc32c_task
 from kumo_crt.s3._xml import escape
@@ -110,37 +110,25 @@ def put_task(
     raise AssertionError("unreachable")
 
 
-def _conditions(options: PutOptions) -> dict[str, str]:
-    headers = {}
-    if options.if_none_match is not None:
-        headers["If-None-Match"] = options.if_none_match
-    if options.if_match is not None:
-        headers["If-Match"] = f'"{options.if_match.strip(chr(34))}"'
-    return headers
-
-
 def _single(
     ctx: Context, bucket: str, key: str, source: Source, options: PutOptions, meter: Meter
 ) -> Task[PutResult]:
     what = f"putting s3://{bucket}/{key}"
-    headers = {**options.headers, **_conditions(options)}
+    headers = {**options.headers, **conditions(options.if_match, options.if_none_match)}
     attempt = os.urandom(16).hex() if options.if_none_match is not None else None
     if attempt is not None:
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
         yield from options.throttle.take(source.size)
-    body = source.part(0, source.size)
-    room = (yield Reserve(source.size)) if isinstance(body, tuple) else NO_ROOM
-    with room:
-        response = yield from ctx.request(
-            "PutObject",
-            "PUT",
-            bucket,
-            key,
-            headers=headers,
-            body=body,
-            send_crc32c=options.checksum,
-        )
+    response = yield from ctx.request(
+        "PutObject",
+        "PUT",
+        bucket,
+        key,
+        headers=headers,
+        body=source.part(0, source.size),
+        send_crc32c=options.checksum,
+    )
     crc = response.crc32c_sent if options.checksum else None
     try:
         raise_for(response, what, ctx.endpoint(bucket))
@@ -152,8 +140,20 @@ def _single(
     answer = Headers(response.headers)
     _confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
     meter.add(source.size)
-    version, now = answer.get("x-amz-version-id"), answer.time("date")
-    return PutResult(answer.etag, version, crc, source.size, server_time=now)
+    return _result(answer, answer.etag, crc, source.size)
+
+
+def _result(answer: Headers, etag: str, crc: int | None, size: int, parts: int = 0) -> PutResult:
+    return PutResult(
+        etag,
+        answer.get("x-amz-version-id"),
+        crc,
+        size,
+        parts,
+        answer.time("date"),
+        answer.get(SSE),
+        answer.get(SSE_KEY),
+    )
 
 
 def _confirm(stored: str | None, crc: int | None, what: str) -> None:
@@ -182,7 +182,15 @@ def _already_ours(
         return None
     if attempt is None and found.checksum_crc32c != crc:
         return None
-    return PutResult(found.etag, found.version_id, crc, size, server_time=found.server_time)
+    return PutResult(
+        found.etag,
+        found.version_id,
+        crc,
+        size,
+        server_time=found.server_time,
+        sse=found.sse,
+        kms_key_id=found.kms_key_id,
+    )
 
 
 def part_size_for(size: int, wanted: int) -> int:
@@ -287,11 +295,7 @@ def multipart_task(
     have = begun.parts if begun is not None else {}
 
     def part(number: int, piece: object, room: Reservation) -> Task[Part]:
-        if isinstance(piece, tuple):
-            size = piece[2]
-            room = yield Reserve(size)
-        else:
-            size = memoryview(cast("bytes", piece)).nbytes
+        size = piece[2] if isinstance(piece, tuple) else memoryview(cast("bytes", piece)).nbytes
         with room:
             if options.throttle is not None:
                 yield from options.throttle.take(size)
@@ -360,7 +364,7 @@ def _complete(
 ) -> Task[PutResult]:
     size = sum(part.size for part in parts)
     crc: int | None = None
-    headers = _conditions(options)
+    headers = conditions(options.if_match, options.if_none_match)
     headers["Content-Type"] = "application/xml"
     headers["x-amz-mp-object-size"] = str(size)
     if options.checksum:
@@ -403,10 +407,8 @@ def _complete(
     stored = text_of(root, "ChecksumCRC32C")
     if "-" not in stored:  # a composite one, from a service without FULL_OBJECT, is no CRC32C
         _confirm(stored, crc, what)
-    answer = Headers(response.headers)
-    version, now = answer.get("x-amz-version-id"), answer.time("date")
     etag = text_of(root, "ETag").strip('"')
-    return PutResult(etag, version, crc, size, parts=len(parts), server_time=now)
+    return _result(Headers(response.headers), etag, crc, size, len(parts))
 
 
 def stream_task(

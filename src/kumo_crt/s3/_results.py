@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kumo_crt.exceptions import S3Error
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +21,10 @@ class PutResult:
         checksum_crc32c: CRC32C of the whole object, as sent and confirmed by the service where it
             says so; None if the checksum was turned off.
         size: Bytes.
-        parts: Parts of a multipart upload; 0 for a single request.
+        parts: Parts of a multipart upload or copy; 0 for a single request.
         server_time: The service's clock when it answered.
+        sse: Encryption that the service says it used.
+        kms_key_id: KMS key that it used.
     """
 
     etag: str
@@ -27,6 +33,8 @@ class PutResult:
     size: int
     parts: int = 0
     server_time: datetime | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,12 @@ class HeadResult:
             far as these credentials may know.
         retain_until: Until then.
         legal_hold: Whether it is under a legal hold.
+        cache_control: Cache-Control.
+        content_disposition: Content-Disposition.
+        content_encoding: Content-Encoding.
+        content_language: Content-Language.
+        sse: Encryption at rest.
+        kms_key_id: KMS key of it.
         server_time: The service's clock when it answered.
         attempt: The id that a conditional upload of kumo_crt left, to know its own write by.
     """
@@ -73,6 +87,12 @@ class HeadResult:
     lock_mode: str | None = None
     retain_until: datetime | None = None
     legal_hold: bool = False
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +111,10 @@ class GetResult:
         metadata: User metadata, lower-case names without ``x-amz-meta-``.
         content_type: Content type.
         server_time: The service's clock when it answered.
+        storage_class: Storage class; None means STANDARD.
+        content_encoding: Content-Encoding; the content is as it was stored, not decoded.
+        sse: Encryption at rest.
+        kms_key_id: KMS key of it.
     """
 
     body: memoryview | None
@@ -103,6 +127,10 @@ class GetResult:
     metadata: Mapping[str, str]
     content_type: str | None
     server_time: datetime | None = None
+    storage_class: str | None = None
+    content_encoding: str | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +156,18 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """One version of an object, or a delete marker, in a listing of versions."""
+    """One version of an object, or a delete marker, in a listing of versions.
+
+    Attributes:
+        key: Key.
+        version_id: Version; ``"null"`` of what was written without versioning.
+        size: Bytes; 0 of a delete marker.
+        etag: ETag, without quotes; empty of a delete marker.
+        last_modified: Time of the write, or of the deletion.
+        is_latest: Whether this is what is read without naming a version.
+        is_delete_marker: Whether this says that the object was deleted.
+        storage_class: Storage class; None where the service does not say.
+    """
 
     key: str
     version_id: str
@@ -137,15 +176,24 @@ class VersionInfo:
     last_modified: datetime | None
     is_latest: bool
     is_delete_marker: bool
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UploadInfo:
-    """A multipart upload that was neither completed nor aborted."""
+    """A multipart upload that was neither completed nor aborted.
+
+    Attributes:
+        key: Key of the object that it was to become.
+        upload_id: Its id, for `S3Client.abort_multipart_upload`.
+        initiated: When it began.
+        storage_class: Storage class of its parts; None where the service does not say.
+    """
 
     key: str
     upload_id: str
     initiated: datetime | None
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +208,16 @@ class DeleteFailure:
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """A deletion. ``version_id`` is the deleted version or the delete marker that was made."""
+    """A deletion.
+
+    Attributes:
+        version_id: The deleted version, or the delete marker that was made.
+        delete_marker: Whether it is a delete marker.
+        key: Key, of one of many deletions.
+        error: Why it was not deleted, of one of many; None if it was.
+    """
 
     version_id: str | None
     delete_marker: bool
+    key: str = ""
+    error: S3Error | None = None
