@@ -71,13 +71,15 @@ def test_leases_do_not_wait_for_their_turn(
 ) -> None:
     path = make("many_files")
     size = sum(file.stat().st_size for file in path.glob("*.sst"))
-    monkeypatch.setattr(_inflight, "LEASE", 1.5)
-    monkeypatch.setattr(_lease, "_RENEW", 0.1)
+    monkeypatch.setattr(_lease, "_RENEW", 0.2 / _inflight.LEASE)
     limited = kumo_crt.Repository.create(
         url(bucket), client=s3, max_bytes_per_second=size / 2, max_requests_per_second=1000
     )
     # Every file waits for its turn from the start: a renewal in that queue would be the last.
-    assert 1.6 < _seconds(lambda: limited.backup(path, max_concurrency=64)) < 10
+    with watched(s3) as watch:
+        assert 1.6 < _seconds(lambda: limited.backup(path, max_concurrency=64)) < 10
+    pinned = [s for s in watch.sent if s.operation == "PutObject" and "/inflight/" in s.key]
+    assert len(pinned) >= 4
 
 
 @pytest.mark.parametrize("name", ["max_bytes_per_second", "max_requests_per_second"])

@@ -334,6 +334,29 @@ def test_a_manifest_that_cannot_be_read_stops_it(
         assert keys(boto, bucket, "data/") == _named(repository)
 
 
+@pytest.mark.usefixtures("at_once")
+def test_a_pin_that_cannot_be_read_stops_it_until_it_lapses(
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, _ = _generations(repository, make("one_key"), 2)
+    repository.delete_snapshot(first.id)
+    repository.prune()
+    pin = f"inflight/backup-{'ba' * 16}-000000.json"
+    put(boto, bucket, pin, b"?")
+    before = keys(boto, bucket)
+    for dry_run in (True, False):
+        with pytest.raises(kumo_crt.FormatError, match=rf"{pin}.*if there is none, delete s3://"):
+            repository.prune(dry_run=dry_run)
+    assert keys(boto, bucket) == before
+    monkeypatch.setattr(_inflight, "MARGIN", -1000.0)
+    assert repository.prune().deleted_objects > 0
+    assert keys(boto, bucket, "inflight/") == set()
+
+
 def test_rules_that_make_no_sense(repository: kumo_crt.Repository, s3: kumo_crt.S3Client) -> None:
     with watched(s3) as watch:
         wrong: list[dict[str, Any]] = [

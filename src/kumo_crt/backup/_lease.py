@@ -102,7 +102,7 @@ class Lease:
         document = _inflight.encode_lease(
             kind,
             f"kumo_crt {_core.build_info()['version']}",
-            os.uname().nodename[:255],
+            "".join(c for c in os.uname().nodename[:255] if c.isprintable()),
             os.getpid(),
             objects,
             snapshots,
