@@ -31,8 +31,7 @@ class Repository(Care, Keeping):
         environment: Name of the environment that this client belongs to (dev, staging, prod);
             else ``KUMO_ENVIRONMENT``. A repository of another one is refused before it is written.
         max_bytes_per_second: Limit for everything that goes through this object, in all threads
-            together: bodies that are sent and received. Memory is limited by the client's
-            ``memory_limit``.
+            together: bodies that are sent and received. Memory needs no limit: files are streamed.
         max_requests_per_second: The same for requests.
 
     Raises:
