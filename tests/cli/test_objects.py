@@ -1,4 +1,4 @@
-"""put, get, ls."""
+"""put, get, ls, rm."""
 
 from __future__ import annotations
 
@@ -143,3 +143,40 @@ def test_what_is_not_there(kumo: Run, bucket: str, tmp_path: Path) -> None:
     kumo("put", tmp_path / "nothing", f"s3://{bucket}/key").failed(1, str(tmp_path / "nothing"))
     kumo("put", tmp_path, f"s3://{bucket}/key").failed(1, "directory")
     kumo("put", "/dev/null", "s3://no-such-bucket-here/key").failed(1)
+
+
+class TestRemove:
+    KEYS = ("a/b", "a/b/c", "a/b/d/e", "a/bc", "other")
+
+    @pytest.fixture(autouse=True)
+    def _objects(self, s3: kumo_crt.S3Client, bucket: str) -> None:
+        for key in self.KEYS:
+            s3.put_object(bucket, key, b"12345")
+
+    @staticmethod
+    def _left(s3: kumo_crt.S3Client, bucket: str) -> list[str]:
+        return [item.key for item in s3.list_objects(bucket)]
+
+    def test_one(self, kumo: Run, s3: kumo_crt.S3Client, bucket: str) -> None:
+        done = kumo("rm", f"s3://{bucket}/a/b")
+        assert (done.code, done.out) == (0, f"deleted s3://{bucket}/a/b, 5 B\n")
+        assert self._left(s3, bucket) == ["a/b/c", "a/b/d/e", "a/bc", "other"]
+        kumo("rm", f"s3://{bucket}/a").failed(1, "--recursive deletes what is below")
+        kumo("rm", f"s3://{bucket}/a/").failed(2, "--recursive deletes all below")
+
+    def test_a_path(self, kumo: Run, s3: kumo_crt.S3Client, bucket: str) -> None:
+        url = f"s3://{bucket}/a/b"
+        dry = kumo("rm", "--recursive", "--dry-run", url)
+        assert dry.code == 0
+        assert [line.split()[-1] for line in dry.out.splitlines()[:3]] == list(self.KEYS[:3])
+        assert self._left(s3, bucket) == list(self.KEYS)
+        document = kumo("rm", "--recursive", "--json", url).document
+        assert (document["count"], document["size"]) == (3, 15)
+        assert document["keys"] == list(self.KEYS[:3])
+        assert self._left(s3, bucket) == ["a/bc", "other"]
+        kumo("rm", "--recursive", url).failed(1, "nothing at or below")
+
+    def test_everything(self, kumo: Run, s3: kumo_crt.S3Client, bucket: str) -> None:
+        kumo("rm", f"s3://{bucket}").failed(2, "names no object")
+        assert kumo("rm", "--recursive", f"s3://{bucket}").code == 0
+        assert self._left(s3, bucket) == []

@@ -35,6 +35,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "put": _objects.put,
     "get": _objects.get,
     "ls": _objects.ls,
+    "rm": _objects.rm,
     "demo": _demo.demo,
     "bench": _bench.bench,
 }

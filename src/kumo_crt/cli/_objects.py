@@ -1,4 +1,4 @@
-"""Commands about objects: put, get, ls."""
+"""Commands about objects: put, get, ls, rm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +177,7 @@ def ls(args: argparse.Namespace, output: Output) -> int:
             if output.as_json:
                 (prefixes if item.is_prefix else objects).append(item)
                 continue
-            size = "prefix" if item.is_prefix else format_bytes(item.size)
-            rows.append((timestamp(item.last_modified), size, item.key))
+            rows.append(_row(item))
             if len(rows) == _LIST_PAGE:
                 _print_page(output, rows)
                 rows = []
@@ -195,6 +196,68 @@ def ls(args: argparse.Namespace, output: Output) -> int:
         }
     )
     return errors.DONE
+
+
+def rm(args: argparse.Namespace, output: Output) -> int:
+    """Deletes an object, or with --recursive all below a prefix."""
+    bucket, key = args.url
+    if (not key or key.endswith("/")) and not args.recursive:
+        raise UsageError(f"s3://{bucket}/{key}: names no object; --recursive deletes all below it")
+    url = f"s3://{bucket}/{printable(key)}"
+    count = size = 0
+    deleted: list[str] = []
+    with open_client(args, output) as client:
+        found = _below(client, bucket, key) if args.recursive else _one(client, bucket, key)
+        while batch := list(islice(found, _LIST_PAGE)):
+            if args.dry_run:
+                _print_page(output, [_row(item) for item in batch])
+            else:
+                client.delete_objects(bucket, [item.key for item in batch])
+            count += len(batch)
+            size += sum(item.size for item in batch)
+            if output.as_json:
+                deleted += [item.key for item in batch]
+    if not count:
+        raise NotFoundError("NotFound", 404, f"there is nothing at or below {url}")
+    output.document(
+        {
+            "bucket": bucket,
+            "key": key,
+            "keys": deleted,
+            "count": count,
+            "size": size,
+            "dry_run": args.dry_run,
+        }
+    )
+    what = url if not args.recursive else f"{count} object{'s' * (count != 1)} of {url}"
+    output.message(
+        f"{'dry run: would delete' if args.dry_run else 'deleted'} {what}, {format_bytes(size)}"
+    )
+    return errors.DONE
+
+
+def _one(client: kumo_crt.S3Client, bucket: str, key: str) -> Iterator[kumo_crt.ObjectInfo]:
+    try:
+        head = client.head_object(bucket, key)
+    except NotFoundError as error:
+        hint = "--recursive deletes what is below a prefix"
+        raise NotFoundError(error.code, error.status, f"{error.message}. {hint}") from None
+    yield kumo_crt.ObjectInfo(key, head.size, head.etag, head.last_modified)
+
+
+def _below(client: kumo_crt.S3Client, bucket: str, key: str) -> Iterator[kumo_crt.ObjectInfo]:
+    """What a path stands for: a/b is itself and what is below a/b/, but not a/bc."""
+    directory = key if not key or key.endswith("/") else f"{key}/"
+    if key != directory:
+        first = next(client.list_objects(bucket, key), None)
+        if first is not None and first.key == key:
+            yield first
+    yield from client.list_objects(bucket, directory)
+
+
+def _row(item: kumo_crt.ObjectInfo) -> tuple[str, str, str]:
+    size = "prefix" if item.is_prefix else format_bytes(item.size)
+    return timestamp(item.last_modified), size, item.key
 
 
 def _print_page(output: Output, rows: list[tuple[str, str, str]]) -> None:

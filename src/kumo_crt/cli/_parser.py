@@ -321,6 +321,13 @@ def build() -> _Parser:
         "-r", "--recursive", action="store_true", help="all keys, not one level of them"
     )
 
+    remove = command("rm", "delete an object")
+    remove.add_argument("url", metavar="URL", type=units.s3_url, help="s3://bucket/key")
+    remove.add_argument(
+        "-r", "--recursive", action="store_true", help="what is below the key, as a path, too"
+    )
+    _dry_run(remove)
+
     demo = command(
         "demo",
         "watch a live database being backed up, destroyed, restored and compared",
