@@ -55,7 +55,7 @@ class AwsCrt(Client):
         self._put(key, len(data), body=BytesIO(data)).result()
 
     def get_file(self, key: str, path: str) -> None:
-        self._get(key, recv_filepath=path).result()
+        self._get_checked(key, recv_filepath=path)
 
     def get_memory(self, key: str, buffer: bytearray) -> None:
         view = memoryview(buffer)
@@ -63,7 +63,7 @@ class AwsCrt(Client):
         def receive(chunk: bytes, offset: int, **_: Any) -> None:
             view[offset : offset + len(chunk)] = chunk
 
-        self._get(key, on_body=receive).result()
+        self._get_checked(key, on_body=receive)
 
     def put_small(self, key: str, data: bytes) -> None:
         self._put_small(key, data).result()
@@ -85,8 +85,17 @@ class AwsCrt(Client):
         headers = [("content-length", str(size))]
         return self._start("PUT_OBJECT", "PUT", key, headers, body, self._sending, **options)
 
-    def _get(self, key: str, **options: Any) -> Future[Any]:
-        return self._start("GET_OBJECT", "GET", key, [], None, self._receiving, **options)
+    def _get_checked(self, key: str, **options: Any) -> None:
+        checked: list[bool] = []
+
+        def done(did_validate_checksum: bool = False, **_: Any) -> None:
+            checked.append(did_validate_checksum)
+
+        self._start(
+            "GET_OBJECT", "GET", key, [], None, self._receiving, on_done=done, **options
+        ).result()
+        if checked != [True]:
+            raise RuntimeError("awscrt did not validate the content")
 
     # For small objects, requests without the planning of parts: the cheapest that there is.
     def _put_small(self, key: str, data: bytes) -> Future[Any]:

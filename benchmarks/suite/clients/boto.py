@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from io import BytesIO
 from typing import Any
 
@@ -139,6 +140,10 @@ class BotoCrt(Client):
 
     def get_file(self, key: str, path: str) -> None:
         self._manager.download(BUCKET, key, path).result()
+        # The result may be there before the file has its name.
+        until = time.monotonic() + 5
+        while not os.path.exists(path) and time.monotonic() < until:
+            time.sleep(0.001)
 
     def get_memory(self, key: str, buffer: bytearray) -> None:
         self._manager.download(BUCKET, key, Writer(buffer)).result()
