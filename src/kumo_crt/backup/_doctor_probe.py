@@ -21,7 +21,8 @@ from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._get import GetOptions, get_task
 from kumo_crt.s3._listings import abort_upload_task, list_uploads_task
 from kumo_crt.s3._objects import delete_task, head_task
-from kumo_crt.s3._put import PutOptions, put_task
+from kumo_crt.s3._put import put_task
+from kumo_crt.s3._putting import PutOptions
 
 # Below data/: if all fails, a prune takes it away.
 SCRATCH = _layout.DATA + "00/kumo-doctor-"

@@ -39,7 +39,8 @@ from kumo_crt.s3._body import FileSource
 from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._get import Discard
 from kumo_crt.s3._objects import head_task
-from kumo_crt.s3._put import PutOptions, put_task
+from kumo_crt.s3._put import put_task
+from kumo_crt.s3._putting import PutOptions
 from kumo_crt.s3._results import HeadResult
 
 QUARANTINE = "quarantine/"

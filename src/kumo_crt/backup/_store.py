@@ -15,7 +15,8 @@ from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import GetOptions, get_task
 from kumo_crt.s3._objects import list_page_task
-from kumo_crt.s3._put import PutOptions, put_task
+from kumo_crt.s3._put import put_task
+from kumo_crt.s3._putting import PutOptions
 from kumo_crt.s3._results import ObjectInfo, PutResult
 
 

@@ -23,7 +23,8 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._body import FileSource
 from kumo_crt.s3._get import Discard, GetOptions, get_task
 from kumo_crt.s3._objects import head_task
-from kumo_crt.s3._put import PutOptions, put_task
+from kumo_crt.s3._put import put_task
+from kumo_crt.s3._putting import PutOptions
 
 # Below this, sending a file that may be there already costs less than asking first.
 _ASK_FIRST = 1 << 20

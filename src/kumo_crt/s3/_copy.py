@@ -23,8 +23,8 @@ from kumo_crt.s3._answers import (
 from kumo_crt.s3._body import object_headers, tagging
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._listings import abort_upload_task
+from kumo_crt.s3._multipart import part_size_for
 from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
-from kumo_crt.s3._put import part_size_for
 from kumo_crt.s3._results import HeadResult, PutResult
 from kumo_crt.s3._xml import escape
 

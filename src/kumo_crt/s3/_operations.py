@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _body, _copy, _get, _objects, _put
+from kumo_crt.s3 import _body, _copy, _get, _objects, _put, _putting
 from kumo_crt.s3._context import Context, check_names
 from kumo_crt.s3._results import DeleteResult, GetResult, HeadResult, PutResult
 
@@ -100,7 +100,7 @@ def put_object(
     if checksum is not None and (lock_mode is not None or legal_hold is not None):
         # The checksum is what Object Lock asks for; some services look for its announcement.
         headers["x-amz-sdk-checksum-algorithm"] = checksum
-    options = _put.PutOptions(
+    options = _putting.PutOptions(
         checksum=checksum is not None,
         headers=headers,
         if_match=if_match,
@@ -119,14 +119,14 @@ def _put_path(
     bucket: str,
     key: str,
     path: str | os.PathLike[str],
-    options: _put.PutOptions,
+    options: _putting.PutOptions,
 ) -> Task[PutResult]:
     with open(path, "rb", buffering=0) as file:
         return (yield from _put_file(ctx, bucket, key, cast("BinaryIO", file), options))
 
 
 def _put_file(
-    ctx: Context, bucket: str, key: str, file: BinaryIO, options: _put.PutOptions
+    ctx: Context, bucket: str, key: str, file: BinaryIO, options: _putting.PutOptions
 ) -> Task[PutResult]:
     opened = _body.regular_file(file)
     if opened is None:

@@ -1,0 +1,85 @@
+"""What uploads in one request and in several have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kumo_crt._engine import Meter, Task, Throttle
+from kumo_crt.exceptions import ChecksumMismatchError, NotFoundError
+from kumo_crt.s3._answers import Headers, decode_crc32c
+from kumo_crt.s3._context import Context
+from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
+from kumo_crt.s3._results import PutResult
+
+
+@dataclass(frozen=True)
+class PutOptions:
+    """What goes with an object; headers by their S3 names, without preconditions.
+
+    ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own. A
+    multipart upload whose CRC32C is not ``expected_crc32c`` is aborted instead of completed.
+    ``resume``, if not None, says that the key stands for the content, whoever writes it; with ids
+    of uploads that were begun and may be gone on with.
+    """
+
+    checksum: bool
+    headers: Mapping[str, str]
+    if_match: str | None
+    if_none_match: str | None
+    expected_crc32c: int | None = None
+    progress: Callable[[int, int], object] | None = None
+    meter: Meter | None = None
+    throttle: Throttle | None = None
+    resume: Sequence[str] | None = None
+
+
+def result_of(answer: Headers, etag: str, crc: int | None, size: int, parts: int = 0) -> PutResult:
+    """What was stored, by the answer to the request that stored it."""
+    return PutResult(
+        etag,
+        answer.get("x-amz-version-id"),
+        crc,
+        size,
+        parts,
+        answer.time("date"),
+        answer.get(SSE),
+        answer.get(SSE_KEY),
+    )
+
+
+def confirm(stored: str | None, crc: int | None, what: str) -> None:
+    """Compares what the service says it stored with what was sent."""
+    value = decode_crc32c(stored)
+    if crc is not None and value is not None and value != crc:
+        raise ChecksumMismatchError(
+            f"{what}: sent CRC32C {crc:08x}, the service stored {value:08x}. The object may be "
+            "damaged: put it again"
+        )
+
+
+def already_ours(
+    ctx: Context, bucket: str, key: str, size: int, crc: int | None, attempt: str | None
+) -> Task[PutResult | None]:
+    """Whether a refused write had in truth succeeded before, when its answer was lost."""
+    if attempt is None and crc is None:
+        return None
+    try:
+        found = yield from head_task(ctx, bucket, key)
+    except NotFoundError:
+        return None
+    if attempt is not None and found.attempt != attempt:
+        return None
+    if found.size != size or (crc is not None and found.checksum_crc32c not in (crc, None)):
+        return None
+    if attempt is None and found.checksum_crc32c != crc:
+        return None
+    return PutResult(
+        found.etag,
+        found.version_id,
+        crc,
+        size,
+        server_time=found.server_time,
+        sse=found.sse,
+        kms_key_id=found.kms_key_id,
+    )
