@@ -92,6 +92,22 @@ def test_archived_objects(
     assert content_of(tmp_path / "restored") == library.truth("plain")
 
 
+def test_archived_objects_of_an_uncommitted_backup(
+    archived: tuple[kumo_crt.Repository, kumo_crt.Snapshot],
+    boto: Any,
+    bucket: str,
+    tmp_path: Path,
+) -> None:
+    """Without a stored checksum, what cannot be read cannot be compared: it is sent anew."""
+    repository, snapshot = archived
+    boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/snapshots/{snapshot.id}.json")
+    again = repository.backup(tmp_path / "plain")
+    assert {file.path for file in again.files} == {file.path for file in snapshot.files}
+    tables = {key_of(file) for file in stored_files(again, "sst")}
+    assert tables.isdisjoint(key_of(file) for file in stored_files(snapshot, "sst"))
+    assert repository.verify(level="quick").ok
+
+
 def test_nothing_to_thaw(repository: kumo_crt.Repository, make: Make) -> None:
     repository.backup(make("one_key"))
     report = repository.request_thaw(days=1)

@@ -15,6 +15,7 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
+    ArchivedError,
     ChecksumMismatchError,
     IntegrityError,
     NotFoundError,
@@ -231,7 +232,7 @@ def _already_there(
         try:
             where = store.location.key(key)
             yield from get_task(store.context, store.bucket, where, Discard(), options)
-        except (ChecksumMismatchError, NotFoundError):
+        except (ArchivedError, ChecksumMismatchError, NotFoundError):
             return None
     elif found.checksum_crc32c != crc:
         return None
