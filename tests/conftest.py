@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _hang_guard(pytestconfig: pytest.Config) -> Iterator[None]:
+def alive(pytestconfig: pytest.Config) -> Iterator[Callable[[], None]]:
+    """To be called between the steps of a test that may take long: it is the step that must not."""
     descriptor = pytestconfig.stash[_STDERR]
-    faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True, file=descriptor)
-    yield
+
+    def step() -> None:
+        faulthandler.dump_traceback_later(_HANG_SECONDS, exit=True, file=descriptor)
+
+    step()
+    yield step
     faulthandler.cancel_dump_traceback_later()
 
 
