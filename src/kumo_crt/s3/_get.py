@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 from kumo_crt import _core
-from kumo_crt._engine import Blocking, Gather, Meter, Task
+from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.exceptions import (
-    ChecksumMismatchError,
     KumoError,
     PreconditionFailedError,
     TransportError,
 )
-from kumo_crt.s3._answers import Headers, decode_crc32c, quoted, raise_for
+from kumo_crt.s3._answers import Headers, decode_crc32c, public_checksums, quoted, raise_for
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
-from kumo_crt.s3._results import GetResult, HeadResult
+from kumo_crt.s3._results import GetResult
+from kumo_crt.s3._validate import compare, composite_task, full_task
 
-_BLOCK = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
@@ -317,61 +314,38 @@ def _validate(
     """Compares the content with the stored checksum of the whole object, if there is one."""
     what, answer, options = download.what, first.answer, download.options
     if options.expected_crc32c is not None:
-        _compare("CRC32C", options.expected_crc32c, crc, what)
+        wanted = options.expected_crc32c.to_bytes(4, "big")
+        compare("CRC32C", wanted, crc.to_bytes(4, "big"), what)
         return "CRC32C"
     # An answer to a request for everything shows the object's checksum. One to a range may show
     # that of a part: only a match proves anything, else ask.
     if decode_crc32c(answer.get("x-amz-checksum-crc32c")) == crc:
         return "CRC32C"
-    if first.response.status == 200 and not answer.checksums:
-        return None
+    checksums, kind = public_checksums(answer), answer.checksum_type
     version = options.version_id or answer.get("x-amz-version-id")
-    found: HeadResult = yield from head_task(
-        download.ctx,
-        download.bucket,
-        download.key,
-        version if version and version != "null" else None,
-    )
-    if found.etag != answer.etag or found.size != first.length:
-        raise _replaced(what)
-    if found.checksum_type == "COMPOSITE":
-        return None
-    if found.checksum_crc32c is not None:
-        _compare("CRC32C", found.checksum_crc32c, crc, what)
+    version = version if version != "null" else None
+    if first.response.status != 200:
+        found = yield from head_task(download.ctx, download.bucket, download.key, version)
+        if found.etag != answer.etag or found.size != first.length:
+            raise _replaced(what)
+        checksums, kind = found.checksums, found.checksum_type
+    stored = decode_crc32c(checksums.get("CRC32C"))
+    if kind != "COMPOSITE" and stored is not None:
+        compare("CRC32C", stored.to_bytes(4, "big"), crc.to_bytes(4, "big"), what)
         return "CRC32C"
-    for name, function, width in (
-        ("CRC64NVME", _core.crc64nvme, 8),
-        ("CRC32", _core.crc32, 4),
-    ):
-        stored = found.checksums.get(name)
-        if stored is not None and content is not None:
-            passing = partial(_checksum, function, content, first.length)
-            _compare(name, _number(stored), (yield Blocking(passing)), what, width)
-            return name
-    return None
-
-
-def _number(base64_text: str) -> int:
-    return int.from_bytes(base64.b64decode(base64_text), "big")
-
-
-def _checksum(function: Callable[[object, int], int], content: memoryview | int, size: int) -> int:
-    """A checksum over memory, or over a file that was just written (and is in the page cache)."""
-    if isinstance(content, memoryview):
-        return function(content, 0)
-    value = offset = 0
-    while offset < size:
-        block = os.pread(content, _BLOCK, offset)
-        if not block:
-            break
-        value = function(block, value)
-        offset += len(block)
-    return value
-
-
-def _compare(name: str, stored: int, found: int, what: str, width: int = 4) -> None:
-    if stored != found:
-        raise ChecksumMismatchError(
-            f"{what}: the content has {name} {found:0{2 * width}x}, stored is "
-            f"{stored:0{2 * width}x}. It was damaged on the way or in the store; nothing was kept"
+    if not checksums or content is None:
+        return None
+    if kind != "COMPOSITE":
+        return (yield from full_task(checksums, content, first.length, what))
+    return (
+        yield from composite_task(
+            download.ctx,
+            download.bucket,
+            download.key,
+            version,
+            checksums,
+            content,
+            first.length,
+            what,
         )
+    )
