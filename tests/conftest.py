@@ -87,10 +87,10 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def memory_path(tmp_path: Path) -> Iterator[Path]:
+def memory_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory in memory, for tests that flush often; on the disk where there is none."""
     if not os.access("/dev/shm", os.W_OK):
-        yield tmp_path
+        yield tmp_path_factory.mktemp("memory")
         return
     with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
         yield Path(path)

@@ -1,8 +1,9 @@
 """RocksDB data to AWS and back, safely and fast.
 
 `S3Client` moves objects, `AsyncS3Client` does so for asyncio; `Repository` keeps backups of RocksDB
-databases; `crc32`, `crc32c` and `crc64nvme` are the checksums that S3 stores; `event_stream` is
-AWS's format for messages in a stream. What can go wrong is in `kumo_crt.exceptions`.
+databases, and `export` moves their keys and values; `crc32`, `crc32c` and `crc64nvme` are the
+checksums that S3 stores; `event_stream` is AWS's format for messages in a stream. What can go wrong
+is in `kumo_crt.exceptions`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kumo_crt import backup as backup
     from kumo_crt import event_stream as event_stream
     from kumo_crt import exceptions as exceptions
+    from kumo_crt import export as export
     from kumo_crt import s3 as s3
     from kumo_crt.backup import (
         DoctorReport,
@@ -75,7 +77,7 @@ if TYPE_CHECKING:
 
 # Where the other public names are. Loaded when one is asked for: a program that imports kumo_crt
 # for a checksum, or only in case, does not pay for the S3 client.
-_MODULES = ("exceptions", "s3", "backup", "event_stream")
+_MODULES = ("exceptions", "s3", "backup", "event_stream", "export")
 
 __version__: str = _core.build_info()["version"]
 
@@ -162,6 +164,7 @@ __all__ = [
     "crc64nvme",
     "crc64nvme_combine",
     "event_stream",
+    "export",
 ]
 
 

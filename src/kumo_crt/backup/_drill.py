@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -20,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from kumo_crt import _core
 from kumo_crt._engine import Task
 from kumo_crt.backup import _ledger, _restore, _verify
-from kumo_crt.backup._capture import EXTRA_CONFIG
+from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._ledger import Drilled, FamilyContent, Ledger, object_hash
 from kumo_crt.backup._results import DrillReport, Problem, RestoreReport, Snapshot
 from kumo_crt.backup._store import Store
@@ -145,22 +144,11 @@ def _opener() -> Opener:
         return made
 
     def opened(path: str) -> Any:
-        raw = _is_raw(Path(path))
+        raw = is_raw(Path(path))
         families = {name: options(raw) for name in Rdict.list_cf(path, options(raw))}
         return Rdict(path, options(raw), column_families=families)
 
     return opened
-
-
-def _is_raw(target: Path) -> bool:
-    """Whether rocksdict left keys and values as they are; its own mode orders them by type."""
-    try:
-        config = json.loads((target / EXTRA_CONFIG).read_bytes())
-    except FileNotFoundError:
-        return True  # made by something else
-    except ValueError:
-        return False
-    return not isinstance(config, dict) or config.get("raw_mode") is not False
 
 
 @contextlib.contextmanager

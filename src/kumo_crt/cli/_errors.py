@@ -28,6 +28,7 @@ TERMINATED = 143
 _REPOSITORY_COMMANDS = (
     *("backup", "restore", "snapshots", "verify", "repair", "drill"),
     *("prune", "pin", "unpin", "forget", "delete-snapshot"),
+    *("export", "import"),
 )
 
 

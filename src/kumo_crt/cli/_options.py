@@ -53,6 +53,17 @@ def budget(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def data_path(parser: argparse.ArgumentParser) -> None:
+    """``--data-path``: where else a database has files."""
+    parser.add_argument(
+        "--data-path",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a further directory of the database (db_paths, cf_paths); may be repeated",
+    )
+
+
 def concurrency(parser: argparse.ArgumentParser) -> None:
     """``--max-concurrency``."""
     parser.add_argument(

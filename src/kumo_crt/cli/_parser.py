@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kumo_crt._config import ADDRESSING_STYLES
-from kumo_crt.cli import _keeping
+from kumo_crt.cli import _export, _keeping, _options
 from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
 from kumo_crt.cli._options import budget as _budget
@@ -253,13 +253,7 @@ def build() -> _Parser:
         metavar="NAME=VALUE",
         help="keep this with the snapshot; may be repeated",
     )
-    backup.add_argument(
-        "--data-path",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a further directory of the database (db_paths, cf_paths); may be repeated",
-    )
+    _options.data_path(backup)
     backup.add_argument(
         "--compact-first",
         action="store_true",
@@ -304,6 +298,7 @@ def build() -> _Parser:
 
     _care(command)
     _keeping.add_commands(command)
+    _export.add_commands(command)
 
     put = command("put", "store a file as an object")
     put.add_argument("file", metavar="FILE", help="- reads standard input")

@@ -2,7 +2,7 @@
 
 from kumo_crt.backup._capture._lock import database_lock
 from kumo_crt.backup._capture._source import capture, compact, is_open_database
-from kumo_crt.backup._capture._state import EXTRA_CONFIG
+from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, is_raw
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 
 __all__ = [
@@ -12,5 +12,7 @@ __all__ = [
     "capture",
     "compact",
     "database_lock",
+    "identity_file",
     "is_open_database",
+    "is_raw",
 ]

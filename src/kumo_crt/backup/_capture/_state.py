@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,17 @@ from kumo_crt.exceptions import RepositoryError
 
 EXTRA_CONFIG = "rocksdict-config.json"
 _DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_raw(directory: Path) -> bool:
+    """Whether rocksdict left keys and values as they are; its own mode orders them by type."""
+    try:
+        config = json.loads((directory / EXTRA_CONFIG).read_bytes())
+    except FileNotFoundError:
+        return True  # made by something else
+    except ValueError:
+        return False
+    return not isinstance(config, dict) or config.get("raw_mode") is not False
 
 
 def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:

@@ -1,0 +1,115 @@
+"""Files of entries: written while they are read from a database, and made into SST files again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from kumo_crt import _core
+from kumo_crt.exceptions import IntegrityError
+from kumo_crt.export._encoding import line_of, parse_line
+from kumo_crt.export._source import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A file that is whole, and how many entries are in it."""
+
+    path: Path
+    entries: int
+
+
+class _Writer(Protocol):
+    def put(self, key: bytes, value: bytes) -> None: ...
+    def finish(self) -> None: ...
+
+
+class _SstWriter:
+    def __init__(self, path: Path) -> None:
+        from rocksdict import Options, SstFileWriter
+
+        self._writer: Any = SstFileWriter(Options(raw_mode=True))
+        self._writer.open(str(path))
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._writer[key] = value
+
+    def finish(self) -> None:
+        self._writer.finish()
+
+
+class _LineWriter:
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = open(path, "xb")  # noqa: SIM115
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._file.write(line_of(key, value))
+
+    def finish(self) -> None:
+        self._file.close()
+
+
+_WRITERS: Mapping[str, Callable[[Path], _Writer]] = {"sst": _SstWriter, "jsonl": _LineWriter}
+
+
+def write_next(
+    entries: Iterator[Entry], encoding: str, path: Path, wanted_bytes: int
+) -> Written | None:
+    """Writes the next entries to a file, until it has about so many bytes; None at their end."""
+    first = next(entries, None)
+    if first is None:
+        return None
+    writer = _WRITERS[encoding](path)
+    size = count = 0
+    for key, value in itertools.chain((first,), entries):
+        writer.put(key, value)
+        count += 1
+        size += len(key) + len(value)
+        if size >= wanted_bytes:
+            break
+    writer.finish()
+    return Written(path, count)
+
+
+def check_table(path: Path, entries: int, key: str) -> None:
+    """Looks whether a downloaded SST file holds what the manifest says.
+
+    Raises:
+        IntegrityError: It does not.
+    """
+    try:
+        found = _core.sst_properties(path)
+    except _core.RocksDBFormatError as error:
+        raise IntegrityError(f"{key}: is no SST file: {error}") from error
+    if found.num_entries != entries:
+        raise IntegrityError(f"{key}: {found.num_entries} entries, the manifest says {entries}")
+
+
+def table_of_lines(path: Path, table: Path, entries: int, key: str) -> None:
+    """Makes an SST file of a file of lines.
+
+    Raises:
+        IntegrityError: A line is no entry, they are not in order, or not as many as they should be.
+    """
+    count = 0
+    before: bytes | None = None
+    writer = _SstWriter(table)
+    with open(path, "rb") as lines:
+        for count, line in enumerate(lines, 1):
+            try:
+                found, value = parse_line(line)
+            except ValueError as error:
+                raise IntegrityError(f"{key}, line {count}: {error}") from None
+            if before is not None and found <= before:
+                raise IntegrityError(
+                    f"{key}, line {count}: its key {found[:80]!r} is not behind that of the line "
+                    "before: lines must be in the order of their keys, and each key there once"
+                )
+            before = found
+            writer.put(found, value)
+    if count != entries:
+        raise IntegrityError(f"{key}: {count} lines, the manifest says {entries}")
+    writer.finish()

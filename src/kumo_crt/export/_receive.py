@@ -1,0 +1,188 @@
+"""Brings an export into a database: everything is downloaded and checked, then taken in at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kumo_crt._engine import Blocking, Gather, Meter, Task
+from kumo_crt.backup._capture import database_lock, is_open_database, is_raw
+from kumo_crt.backup._fetch import DamagedError, fetch_task
+from kumo_crt.backup._results import SnapshotFile
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import IntegrityError, RepositoryError
+from kumo_crt.export import _manifest
+from kumo_crt.export._files import check_table, table_of_lines
+from kumo_crt.export._results import ExportedFile, ExportInfo
+
+
+def read_manifest_task(store: Store, url: str) -> Task[ExportInfo]:
+    """Reads an export's manifest.
+
+    Raises:
+        NotFoundError: There is none.
+        FormatError: It is malformed, hostile, or of an unknown version.
+    """
+    document, _ = yield from store.read(_manifest.KEY)
+    return _manifest.decode(document, store.url(_manifest.KEY), url)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A database to import into.
+
+    Attributes:
+        database: An open `rocksdict.Rdict`.
+        path: Its directory.
+    """
+
+    database: Any
+    path: Path
+
+
+@contextlib.contextmanager
+def target_of(target: object) -> Iterator[Target]:
+    """Takes an open database, or opens or makes the one in a directory.
+
+    Raises:
+        RepositoryLockedError: The directory's database is open in some process.
+        RepositoryError: It is no database of plain bytes.
+    """
+    if is_open_database(target):
+        path = Path(target.path())
+        _check_raw(path)
+        yield Target(target, path)
+        return
+    if not isinstance(target, str | os.PathLike):
+        raise TypeError(f"target: an open rocksdict.Rdict or a path, not {type(target).__name__}")
+    try:
+        from rocksdict import Options, Rdict
+    except ImportError:
+        raise RepositoryError(
+            "an import writes to the database with rocksdict: pip install 'kumo-crt[rocksdb]'"
+        ) from None
+    path = Path(target).absolute()
+    fresh = is_fresh(path)
+    if fresh:
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        database = Rdict(os.fspath(path), options)
+    else:
+        if not (path / "CURRENT").is_file():
+            raise RepositoryError(f"{path}: is not empty, and no RocksDB database")
+        _check_raw(path)
+        with database_lock(path):
+            pass  # tells why it could not be opened
+        try:
+            database = Rdict(os.fspath(path))
+        except Exception as error:
+            raise RepositoryError(f"{path}: cannot be opened: {error}") from error
+    try:
+        yield Target(database, path)
+    except BaseException:
+        database.close()
+        if fresh:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    database.close()
+
+
+def is_fresh(path: Path) -> bool:
+    """Whether a new database would be made there."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _check_raw(path: Path) -> None:
+    if not is_raw(path):
+        raise RepositoryError(
+            f"{path}: is in rocksdict's own mode, which keeps Python objects: an export has plain "
+            "bytes (raw_mode=True)"
+        )
+
+
+def check_family(target: Target, name: str, *, add: bool) -> None:
+    """Looks whether a column family may be imported into.
+
+    Raises:
+        RepositoryError: It has keys already, and ``add`` is not set.
+    """
+    if add or not _has_family(target, name):
+        return
+    if next(iter(target.database.get_column_family(name).keys()), None) is not None:
+        raise RepositoryError(
+            f"{target.path}: the column family {name!r} has keys already: choose another one, or "
+            "say that those of the export are to be added and win (add=True, --add)"
+        )
+
+
+def _has_family(target: Target, name: str) -> bool:
+    from rocksdict import Options
+
+    return name in target.database.list_cf(os.fspath(target.path), Options(raw_mode=True))
+
+
+def take_in(target: Target, name: str, tables: list[Path]) -> None:
+    """Takes in SST files: all of them, or none. Makes the column family if needed."""
+    from rocksdict import IngestExternalFileOptions, Options
+
+    family: Any = None
+    try:
+        if _has_family(target, name):
+            family = target.database.get_column_family(name)
+        else:
+            family = target.database.create_column_family(name, Options(raw_mode=True))
+        if tables:
+            options = IngestExternalFileOptions()
+            options.set_move_files(True)
+            family.ingest_external_file([str(table) for table in tables], options)
+    except Exception as error:
+        raise RepositoryError(f"{target.path}: RocksDB refused the import: {error}") from error
+    finally:
+        del family  # a handle keeps the database open, and the error keeps this frame
+
+
+@contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A directory on the database's file system, so that its files can be moved into it."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.kumo-import-", dir=path.parent) as made:
+        yield Path(made)
+
+
+def download_task(
+    store: Store, info: ExportInfo, scratch: Path, concurrency: int, meter: Meter
+) -> Task[list[Path]]:
+    """Downloads and checks all files; returns SST files in the order of their keys."""
+    tasks = (
+        _download(store, info.encoding, file, scratch / f"{number:06d}", meter)
+        for number, file in enumerate(info.files)
+    )
+    tables: list[Path] = yield Gather(tasks, concurrency)
+    meter.flush()
+    return tables
+
+
+def _download(
+    store: Store, encoding: str, file: ExportedFile, path: Path, meter: Meter
+) -> Task[Path]:
+    table = path.with_suffix(".sst")
+    lines = path.with_suffix(".jsonl")
+    into = table if encoding == "sst" else lines
+    wanted = SnapshotFile(into.name, encoding, file.size, file.crc32c, key=file.key)
+    try:
+        yield from fetch_task(store, wanted, into, meter)
+    except DamagedError as error:
+        raise IntegrityError(str(error)) from error
+    where = store.url(file.key)
+    if encoding == "sst":
+        check_table(table, file.entries, where)
+    else:
+        yield Blocking(partial(table_of_lines, lines, table, file.entries, where))
+        lines.unlink()
+    return table

@@ -1,0 +1,216 @@
+"""The public functions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt._engine import Meter, Throttle
+from kumo_crt.backup._layout import Location
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
+from kumo_crt.export import _receive
+from kumo_crt.export._results import ENCODINGS, ExportInfo, ExportReport, ImportReport
+from kumo_crt.export._send import ExportPlan, export_task
+from kumo_crt.export._source import Range, opened
+from kumo_crt.s3 import S3Client
+
+Progress = Callable[[int, int], object]
+_FILE_BYTES = 64 << 20
+# Each holds a file on the disk, which a database's machine may not have much of.
+_CONCURRENCY = 4
+
+
+def export(
+    source: object,
+    url: str,
+    *,
+    client: S3Client | None = None,
+    column_family: str = "default",
+    prefix: bytes | None = None,
+    start: bytes | None = None,
+    stop: bytes | None = None,
+    encoding: str = "sst",
+    live: bool = False,
+    data_paths: Sequence[str | os.PathLike[str]] = (),
+    file_bytes: int = _FILE_BYTES,
+    progress: Progress | None = None,
+    max_bytes_per_second: float | None = None,
+    max_concurrency: int | None = None,
+    dry_run: bool = False,
+) -> ExportReport:
+    """Stores the keys and values of a column family, or of a range of it.
+
+    They are those of one moment, however long it takes. Needs rocksdict. Interrupted, it leaves no
+    export; what a killed one has sent is removed by the next one to the same URL.
+
+    Args:
+        source: An open `rocksdict.Rdict` of plain bytes, or the directory of a database.
+        url: ``s3://bucket/prefix``, where there is no export yet.
+        client: The client to use; else one of its own, set up from the environment.
+        column_family: Name of the column family.
+        prefix: Only keys that begin so.
+        start: Only keys from this one on.
+        stop: Only keys before this one.
+        encoding: ``"sst"``: files that RocksDB takes in without writing them again. ``"jsonl"``: a
+            line of JSON for each key.
+        live: The directory's database may be open, in another process or here.
+        data_paths: See `Repository.backup`.
+        file_bytes: How many bytes of keys and values go into a file.
+        progress: Called with bytes sent and 0, as nobody knows the total.
+        max_bytes_per_second: Limit for what is sent.
+        max_concurrency: Files at once, each of which takes its room in the temporary directory; 4.
+        dry_run: Only read, and tell how much it would be.
+
+    Raises:
+        RepositoryError: There is an export at the URL, or the source cannot be exported.
+        RepositoryLockedError: The directory's database is open, and ``live`` is not set.
+    """
+    begun = time.monotonic()
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding {encoding!r}: choose one of {', '.join(ENCODINGS)}")
+    if file_bytes < 1:
+        raise ValueError(f"file_bytes is {file_bytes}: it must be at least 1")
+    keys = Range.of(prefix, start, stop)
+    location = Location.parse(url)
+    with (
+        _client(client) as used,
+        opened(source, column_family, keys, live=live, data_paths=data_paths) as found,
+        contextlib.closing(found.entries) as entries,
+        tempfile.TemporaryDirectory(prefix="kumo-export-") as scratch,
+    ):
+        info = ExportInfo(
+            url=url,
+            created_at=datetime.now(UTC),
+            encoding=encoding,
+            column_family=column_family,
+            db_id=found.db_id,
+            start=keys.start,
+            stop=keys.stop,
+            entries=0,
+            total_bytes=0,
+            files=(),
+        )
+        if dry_run:
+            info = _count(info, entries)
+        else:
+            throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
+            plan = ExportPlan(
+                store=Store(used._open(), location),
+                entries=entries,
+                info=info,
+                scratch=Path(scratch),
+                file_bytes=file_bytes,
+                concurrency=_at_once(max_concurrency),
+                meter=Meter(progress, 0),
+                throttle=throttle,
+                tool=f"kumo_crt {_core.build_info()['version']}",
+            )
+            info = used._run(export_task(plan))
+    return ExportReport(info, time.monotonic() - begun)
+
+
+def import_(
+    url: str,
+    target: object,
+    *,
+    client: S3Client | None = None,
+    column_family: str | None = None,
+    add: bool = False,
+    progress: Progress | None = None,
+    max_concurrency: int | None = None,
+    dry_run: bool = False,
+) -> ImportReport:
+    """Brings an export into a database, at once: all keys are there afterwards, or none.
+
+    Everything is downloaded and checked first, beside the database. Needs rocksdict.
+
+    Args:
+        url: URL of the export.
+        target: An open `rocksdict.Rdict` of plain bytes, or a directory: of a closed database, or
+            one that does not exist, for a new database.
+        client: The client to use; else one of its own, set up from the environment.
+        column_family: Where to; else where the keys came from. It is made if needed.
+        add: The column family may have keys: those of the export are added to them, and win.
+        progress: Called with bytes done and total, ten times a second at most.
+        max_concurrency: Files at once; 4.
+        dry_run: Only read the manifest and look at the target.
+
+    Raises:
+        SnapshotNotFoundError: There is no export at the URL.
+        IntegrityError: It is damaged.
+        FormatError: Its manifest is not one that this kumo_crt knows.
+        RepositoryLockedError: The target's database is open elsewhere.
+        RepositoryError: The target cannot be imported into.
+    """
+    begun = time.monotonic()
+    at_once = _at_once(max_concurrency)
+    with _client(client) as used, contextlib.ExitStack() as stack:
+        info = inspect(url, client=used)
+        name = column_family or info.column_family
+        if dry_run and isinstance(target, str | os.PathLike) and _receive.is_fresh(Path(target)):
+            return ImportReport(info, os.fspath(target), name, time.monotonic() - begun)
+        found = stack.enter_context(_receive.target_of(target))
+        _receive.check_family(found, name, add=add)
+        if not dry_run:
+            scratch = stack.enter_context(_receive.scratch_beside(found.path))
+            store = Store(used._open(), Location.parse(url))
+            meter = Meter(progress, info.total_bytes)
+            tables = used._run(_receive.download_task(store, info, scratch, at_once, meter))
+            _receive.take_in(found, name, tables)
+    return ImportReport(info, str(found.path), name, time.monotonic() - begun)
+
+
+def inspect(url: str, *, client: S3Client | None = None) -> ExportInfo:
+    """What an export holds.
+
+    Args:
+        url: URL of the export.
+        client: The client to use; else one of its own, set up from the environment.
+
+    Raises:
+        SnapshotNotFoundError: There is no export at the URL.
+        FormatError: Its manifest is not one that this kumo_crt knows.
+    """
+    location = Location.parse(url)
+    with _client(client) as used:
+        store = Store(used._open(), location)
+        try:
+            return used._run(_receive.read_manifest_task(store, url))
+        except NotFoundError as error:
+            if error.code == "NoSuchBucket":
+                raise
+            raise SnapshotNotFoundError(
+                f"{location}: there is no export here: look at the URL"
+            ) from None
+
+
+def _count(info: ExportInfo, entries: Iterator[tuple[bytes, bytes]]) -> ExportInfo:
+    """What an export would hold; bytes are those of keys and values."""
+    count = size = 0
+    for key, value in entries:
+        count += 1
+        size += len(key) + len(value)
+    return replace(info, entries=count, total_bytes=size)
+
+
+def _at_once(wanted: int | None) -> int:
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"max_concurrency is {wanted}: it must be at least 1")
+    return wanted or _CONCURRENCY
+
+
+@contextlib.contextmanager
+def _client(client: S3Client | None) -> Iterator[S3Client]:
+    if client is not None:
+        yield client
+        return
+    with S3Client() as own:
+        yield own

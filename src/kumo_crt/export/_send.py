@@ -1,0 +1,142 @@
+"""Sends an export: its files as they are written, then the manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kumo_crt._engine import Blocking, First, Gather, Meter, Task, Throttle
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import NotFoundError, PreconditionFailedError, RepositoryError
+from kumo_crt.export import _manifest
+from kumo_crt.export._files import Written, write_next
+from kumo_crt.export._results import ExportedFile, ExportInfo
+from kumo_crt.export._source import Entry
+from kumo_crt.s3._body import FileSource
+from kumo_crt.s3._objects import delete_many_task, head_task
+from kumo_crt.s3._put import put_task
+from kumo_crt.s3._putting import PutOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """What an export is to do.
+
+    Attributes:
+        store: Where it goes.
+        entries: What it sends.
+        info: What its manifest will say, but for what is not known before.
+        scratch: A directory for the files until they are sent.
+        file_bytes: How large a file becomes, about.
+        concurrency: Files under way at once.
+        meter: Told of what was sent.
+        throttle: Bytes per second.
+        tool: Who writes it.
+    """
+
+    store: Store
+    entries: Iterator[Entry]
+    info: ExportInfo
+    scratch: Path
+    file_bytes: int
+    concurrency: int
+    meter: Meter
+    throttle: Throttle | None
+    tool: str
+
+
+def export_task(plan: ExportPlan) -> Task[ExportInfo]:
+    """Runs a plan; the export exists when this has returned, and not before."""
+    yield from _check_free(plan.store)
+    attempt = secrets.token_hex(8)
+    place = f"{_manifest.DATA}{attempt}/"
+    try:
+        files: list[ExportedFile] = yield Gather(_tasks(plan, place), plan.concurrency)
+        info = replace(
+            plan.info,
+            files=tuple(files),
+            entries=sum(file.entries for file in files),
+            total_bytes=sum(file.size for file in files),
+        )
+        document = _manifest.encode(info, plan.tool)
+        _manifest.decode(document, plan.store.url(_manifest.KEY), info.url)
+        try:
+            yield from plan.store.write_new(_manifest.KEY, document)
+        except PreconditionFailedError:
+            raise _taken(plan.store) from None
+    except GeneratorExit:
+        raise
+    except BaseException:  # an interrupt may come from a callback, or while a file is written
+        yield from _remove(plan.store, place)
+        raise
+    # What killed exports to this place have left. One that still runs cannot be committed any more.
+    yield from _remove(plan.store, _manifest.DATA, but=place)
+    plan.meter.flush()
+    return info
+
+
+def _check_free(store: Store) -> Task[None]:
+    """Looks whether there is an export already, before anything is sent."""
+    try:
+        yield from head_task(store.context, store.bucket, store.location.key(_manifest.KEY))
+    except NotFoundError as error:
+        if error.code == "NoSuchBucket":
+            raise
+    else:
+        raise _taken(store)
+
+
+def _taken(store: Store) -> RepositoryError:
+    return RepositoryError(
+        f"{store.url(_manifest.KEY)}: there is an export here already: choose another URL, or "
+        "delete everything below this one"
+    )
+
+
+def _tasks(plan: ExportPlan, place: str) -> Generator[Task[ExportedFile] | First, Any, None]:
+    number = 0
+    while True:
+        path = plan.scratch / f"{number:06d}.{plan.info.encoding}"
+        written = yield First(_write(plan, path))
+        if written is None:
+            return
+        yield _send(plan, f"{place}{path.name}", written)
+        number += 1
+
+
+def _write(plan: ExportPlan, path: Path) -> Task[Written | None]:
+    work = partial(write_next, plan.entries, plan.info.encoding, path, plan.file_bytes)
+    written: Written | None = yield Blocking(work)
+    return written
+
+
+def _send(plan: ExportPlan, key: str, written: Written) -> Task[ExportedFile]:
+    options = PutOptions(
+        checksum=True,
+        headers={"Content-Type": "application/octet-stream"},
+        if_match=None,
+        if_none_match="*",
+        meter=plan.meter,
+        throttle=plan.throttle,
+    )
+    with open(written.path, "rb", buffering=0) as opened:
+        source = FileSource(opened.fileno())
+        where = plan.store.location.key(key)
+        result = yield from put_task(plan.store.context, plan.store.bucket, where, source, options)
+    written.path.unlink()
+    return ExportedFile(key, result.size, result.checksum_crc32c or 0, written.entries)
+
+
+def _remove(store: Store, place: str, but: str | None = None) -> Task[None]:
+    """Deletes what is at a place, as far as that is possible: nothing names it."""
+    with contextlib.suppress(Exception):
+        found = yield from store.list_all(place)
+        kept = None if but is None else store.location.key(but)
+        keys = [item.key for item in found if kept is None or not item.key.startswith(kept)]
+        if keys:
+            yield from delete_many_task(store.context, store.bucket, keys)

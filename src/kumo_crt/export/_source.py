@@ -1,0 +1,173 @@
+"""Where entries come from: an open database, or a directory that is captured first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kumo_crt import _core
+from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
+from kumo_crt.exceptions import RepositoryError
+from kumo_crt.export._manifest import COMPARATOR
+
+Entry = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Keys from ``start`` on, before ``stop``.
+
+    Attributes:
+        start: None: from the beginning.
+        stop: None: to the end.
+    """
+
+    start: bytes | None = None
+    stop: bytes | None = None
+
+    @classmethod
+    def of(cls, prefix: bytes | None, start: bytes | None, stop: bytes | None) -> Range:
+        """The keys that have a prefix and are in a range.
+
+        Raises:
+            TypeError: A bound is something else than bytes.
+            ValueError: No key can be in it.
+        """
+        for name, value in (("prefix", prefix), ("start", start), ("stop", stop)):
+            if value is not None and not isinstance(value, bytes):
+                raise TypeError(f"{name}: expected bytes, not {type(value).__name__}")
+        if prefix:
+            start = max(start or b"", prefix)
+            end = _successor(prefix)
+            stops = [bound for bound in (stop, end) if bound is not None]
+            stop = min(stops, default=None)
+        if start is not None and stop is not None and start >= stop:
+            raise ValueError(f"no key is from {start!r} on and before {stop!r}")
+        return cls(start or None, stop)
+
+
+def _successor(prefix: bytes) -> bytes | None:
+    """The first key behind all that begin so; None if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A column family to be read.
+
+    Attributes:
+        entries: Its entries in a range, in order; a state of one moment.
+        db_id: RocksDB's identity of the database.
+    """
+
+    entries: Generator[Entry, None, None]
+    db_id: str
+
+
+@contextlib.contextmanager
+def opened(
+    source: object,
+    column_family: str,
+    keys: Range,
+    *,
+    live: bool,
+    data_paths: Sequence[str | os.PathLike[str]],
+) -> Iterator[Source]:
+    """Reads an open `rocksdict.Rdict`, or a directory as `Repository.backup` takes it.
+
+    Raises:
+        RepositoryLockedError: The directory's database is open, and ``live`` is not set.
+        RepositoryError: There is no such column family, or its keys are not ordered as bytes.
+    """
+    if is_open_database(source):
+        try:
+            directory = Path(source.path()).resolve()
+        except Exception as error:
+            raise RepositoryError(f"{error}: pass the path of a database") from error
+        db_id = _check(directory, directory, column_family)
+        yield Source(_entries(source.get_column_family(column_family), keys), db_id)
+        return
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(capture(source, live=live, data_paths=data_paths))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-export-")))
+        for file in taken.files:
+            (directory / file.path).symlink_to(file.source)
+        _check(source, directory, column_family)
+        family = stack.enter_context(_read_only(directory, column_family))
+        yield Source(_entries(family, keys), taken.db_id)
+
+
+def _check(path: object, directory: Path, column_family: str) -> str:
+    """Refuses what cannot be exported as it is; returns the database's id."""
+    manifest = _core.read_manifest(directory / _core.read_current(directory / "CURRENT"))
+    families = {family.name: family.comparator for family in manifest.column_families}
+    if column_family not in families:
+        raise RepositoryError(
+            f"{path}: has no column family {column_family!r}: it has "
+            f"{', '.join(map(repr, sorted(families)))}"
+        )
+    if not is_raw(directory):
+        raise RepositoryError(
+            f"{path}: is in rocksdict's own mode, which keeps Python objects: only databases of "
+            "plain bytes (raw_mode=True) can be exported"
+        )
+    if families[column_family] not in ("", COMPARATOR):
+        raise RepositoryError(
+            f"{path}: the column family {column_family!r} orders its keys by "
+            f"{families[column_family]}: only those in the order of their bytes can be exported"
+        )
+    return identity_file(directory) or manifest.db_id
+
+
+@contextlib.contextmanager
+def _read_only(directory: Path, column_family: str) -> Iterator[Any]:
+    try:
+        from rocksdict import AccessType, Options, Rdict
+    except ImportError:
+        raise RepositoryError(
+            "an export reads the database with rocksdict: pip install 'kumo-crt[rocksdb]'"
+        ) from None
+    plain = Options(raw_mode=True)
+    families = dict.fromkeys(("default", column_family), plain)
+    try:
+        database = Rdict(
+            os.fspath(directory),
+            plain,
+            column_families=families,
+            access_type=AccessType.read_only(),
+        )
+    except Exception as error:
+        raise RepositoryError(f"the database cannot be opened for reading: {error}") from error
+    try:
+        yield database.get_column_family(column_family)
+    finally:
+        database.close()
+
+
+def _entries(family: Any, keys: Range) -> Generator[Entry, None, None]:
+    from rocksdict import ReadOptions
+
+    options = ReadOptions()
+    options.set_total_order_seek(True)
+    options.set_readahead_size(2 << 20)
+    # It sees the state of the moment when it is made: this one.
+    entities = family.entities(from_key=keys.start, read_opt=options)
+    return _plain(entities, keys.stop)
+
+
+def _plain(entities: Any, stop: bytes | None) -> Generator[Entry, None, None]:
+    for key, columns in entities:
+        if stop is not None and key >= stop:
+            return
+        if len(columns) != 1 or columns[0][0] != b"":
+            raise RepositoryError(
+                f"the key {key!r} has several columns (PutEntity): only plain values can be "
+                "exported"
+            )
+        yield key, columns[0][1]
