@@ -38,11 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STDERR] = os.dup(2)
 
 
-def pytest_make_parametrize_id(val: object) -> str | None:
-    """Names without addresses: tests in several processes have to be named alike."""
-    return f"memoryview-{val.nbytes}" if isinstance(val, memoryview) else None
-
-
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[_STDERR])
 
