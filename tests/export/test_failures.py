@@ -81,7 +81,7 @@ def test_an_interruption_leaves_nothing(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path
 ) -> None:
     def progress(done: int, total: int) -> None:
-        if done > 50_000:
+        if done:  # at the first chance: later ones depend on time
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -103,7 +103,7 @@ def test_what_a_killed_one_left_is_removed(
         import os, signal, sys
         from kumo_crt import export
         def progress(done, total):
-            if done > 50_000:
+            if done:  # at the first chance: later ones depend on time
                 os.kill(os.getpid(), signal.SIGKILL)
         export.export(sys.argv[1], sys.argv[2], file_bytes=10_000, progress=progress)
     """

@@ -14,11 +14,7 @@ from tests.support.fake_s3 import FakeS3
 
 def _start(client: kumo_crt.S3Client, queue: _core.CompletionQueue, call_id: int) -> object:
     call: Call = next(client._open().request("HeadObject", "HEAD", "bucket", "key"))
-    fields = {name: getattr(call, name) for name in Call.__slots__ if name not in _NOT_NATIVE}
-    return call.client.submit(queue, call_id, **fields)
-
-
-_NOT_NATIVE = ("client", "meter")
+    return call.start(queue, call_id)
 
 
 def _readable(descriptor: int, timeout: float) -> bool:
