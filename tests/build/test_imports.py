@@ -15,17 +15,27 @@ import kumo_crt
 # Each of these, or what it loads in turn, takes milliseconds.
 HEAVY = {
     "asyncio",
+    "concurrent",
     "configparser",
     "ctypes",
+    "dataclasses",
+    "decimal",
     "email",
     "http",
+    "inspect",
     "multiprocessing",
+    "platform",
+    "random",
     "rich",
     "rocksdict",
+    "secrets",
+    "shutil",
     "socket",
     "ssl",
     "subprocess",
+    "tempfile",
     "urllib.request",
+    "uuid",
     "xml",
 }
 
@@ -49,6 +59,17 @@ def test_nothing_heavy_comes_with_the_classes(name: str) -> None:
     loaded = _loaded_by(f"from kumo_crt import {name}")
     assert {"kumo_crt.s3", "kumo_crt.exceptions"} <= loaded
     assert {module for module in loaded if not HEAVY.isdisjoint(_parents(module))} == set()
+
+
+def test_only_those_who_look_after_a_repository_load_what_does_that() -> None:
+    loaded = _loaded_by("from kumo_crt import Repository")
+    ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
+    work = {"_capture", "_doctor", "_drill", "_prune", "_repair", "_restore", "_upload", "_verify"}
+    assert ours & (work | {"_reports"}) == set()
+    # Making a backup does not load what looks after one, and the other way round.
+    loaded = _loaded_by("import kumo_crt.backup._upload, kumo_crt.backup._capture")
+    ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
+    assert ours & (work | {"_reports"}) == {"_capture", "_upload"}
 
 
 def _parents(module: str) -> set[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
 from kumo_crt import _engine
+from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Task
 from kumo_crt.backup import _known, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
@@ -138,7 +138,7 @@ class RepositoryBase:
     def _store(self) -> Store:
         context = self._client._open()
         if not self._budget.is_unlimited:
-            context = dataclasses.replace(context, budget=self._budget)
+            context = replace(context, budget=self._budget)
         return Store(context, self._location, self._config)
 
     def _run(self, task: Task[T]) -> T:
@@ -175,7 +175,7 @@ class RepositoryBase:
         found: list[Snapshot] = yield _engine.Gather(
             (store.snapshot(i) for i in ids), DEFAULT_CONCURRENCY
         )
-        return [dataclasses.replace(item, pinned=item.id in pins) for item in found]
+        return [replace(item, pinned=item.id in pins) for item in found]
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
         self._load()

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kumo_crt import _core
+from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Throttle
-from kumo_crt.backup import _doctor, _drill, _ledger, _repair, _thaw, _verify
 from kumo_crt.backup._base import RepositoryBase
-from kumo_crt.backup._capture import is_open_database
-from kumo_crt.backup._results import (
-    DoctorReport,
-    DrillReport,
-    Problem,
-    RepairReport,
-    SnapshotHealth,
-    ThawReport,
-    VerifyReport,
-)
-from kumo_crt.backup._selection import Subset
 from kumo_crt.exceptions import SnapshotNotFoundError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from kumo_crt.backup._reports import (
+        DoctorReport,
+        DrillReport,
+        Problem,
+        RepairReport,
+        SnapshotHealth,
+        ThawReport,
+        VerifyReport,
+    )
+    from kumo_crt.backup._verify import VerifyPlan
+
+# The modules that do the work are loaded by the methods that need them: a program that only makes
+# backups does not pay for them at its start.
 
 Progress = Callable[[int, int], object]
 
@@ -73,6 +77,9 @@ class Care(RepositoryBase):
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
         """
+        from kumo_crt.backup import _verify
+        from kumo_crt.backup._selection import Subset
+
         if level not in _verify.LEVELS:
             raise ValueError(f"level {level!r}: choose one of {', '.join(_verify.LEVELS)}")
         part = Subset.parse(subset) if subset is not None else None
@@ -92,7 +99,7 @@ class Care(RepositoryBase):
         _, now = self._load()
         plan = self._verify_plan(snapshot, level, now, max_concurrency)
         return _verify.verify(
-            dataclasses.replace(
+            replace(
                 plan,
                 subset=part,
                 max_bytes=max_bytes,
@@ -140,6 +147,8 @@ class Care(RepositoryBase):
             SnapshotNotFoundError: There is no such snapshot.
             RepositoryError: There is no room, or no rocksdict.
         """
+        from kumo_crt.backup import _drill
+
         _, now = self._load()
         plan = _drill.DrillPlan(
             run=self._run,
@@ -194,6 +203,8 @@ class Care(RepositoryBase):
             EnvironmentMismatchError: The repository belongs to another environment.
             IntegrityError: Somebody else writes to the same keys, or to the source.
         """
+        from kumo_crt.backup import _repair
+
         if level not in ("quick", "stored", "full"):
             raise ValueError(f"level {level!r}: choose one of quick, stored, full")
         sources = source if isinstance(source, list | tuple) else [source]
@@ -216,7 +227,9 @@ class Care(RepositoryBase):
 
     def _verify_plan(
         self, snapshot: str, level: str, now: datetime, max_concurrency: int | None
-    ) -> _verify.VerifyPlan:
+    ) -> VerifyPlan:
+        from kumo_crt.backup import _verify
+
         return _verify.VerifyPlan(
             run=self._run,
             store=self._store(),
@@ -247,6 +260,8 @@ class Care(RepositoryBase):
         Returns:
             What was found, with what to do about it; nothing of it raises.
         """
+        from kumo_crt.backup import _doctor
+
         plan = _doctor.DoctorPlan(
             run=self._run,
             store=self._store,
@@ -270,6 +285,9 @@ class Care(RepositoryBase):
         Raises:
             FormatError: A manifest is damaged.
         """
+        from kumo_crt.backup import _ledger
+        from kumo_crt.backup._reports import SnapshotHealth
+
         _, now = self._load()
         snapshots = self._run(self._all_snapshots())
         ledger = self._run(_ledger.read_task(self._store()))
@@ -307,6 +325,8 @@ class Care(RepositoryBase):
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
         """
+        from kumo_crt.backup import _thaw
+
         if days < 1:
             raise ValueError(f"days is {days}: it must be at least 1")
         if tier not in _thaw.TIERS:
@@ -320,6 +340,8 @@ class Care(RepositoryBase):
 
 
 def _directory(source: object) -> Path:
+    from kumo_crt.backup._capture import is_open_database
+
     if is_open_database(source):
         return Path(source.path())
     if isinstance(source, str | os.PathLike):

@@ -6,16 +6,17 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from kumo_crt._config import Settings
+from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Task
 from kumo_crt.backup import _doctor_bucket, _doctor_probe, _inflight, _ledger
 from kumo_crt.backup._findings import ERROR, INFO, OK, WARNING, Findings
-from kumo_crt.backup._results import DoctorReport, Finding, Snapshot
+from kumo_crt.backup._reports import DoctorReport, Finding
+from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
 from kumo_crt.s3._listings import list_uploads_task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kumo_crt._engine import Task
-from kumo_crt.backup._results import Finding
+from kumo_crt.backup._reports import Finding
 from kumo_crt.exceptions import AccessDeniedError, KumoError, S3Error
 
 OK, INFO, WARNING, ERROR = SEVERITIES = ("ok", "info", "warning", "error")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from kumo_crt.backup import _layout, _pins, _prune
+from kumo_crt.backup import _layout, _pins
 from kumo_crt.backup._base import RepositoryBase
-from kumo_crt.backup._prune_report import PruneReport
-from kumo_crt.backup._retention import KeepRules, Within
 from kumo_crt.exceptions import SnapshotNotFoundError
+
+if TYPE_CHECKING:
+    from kumo_crt.backup._prune_report import PruneReport
 
 Progress = Callable[[int, int], object]
 
@@ -68,6 +70,9 @@ class Keeping(RepositoryBase):
             FormatError: A manifest cannot be read: nothing was deleted.
             ValueError: A rule makes no sense.
         """
+        from kumo_crt.backup import _prune  # loaded by those who prune
+        from kumo_crt.backup._retention import KeepRules, Within
+
         rules = KeepRules(
             last=keep_last,
             within=None if keep_within is None else Within.parse(keep_within),

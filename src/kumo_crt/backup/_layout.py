@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
+
+from kumo_crt._dataclasses import dataclass
 
 CONFIG_KEY = "kumo-repository.json"
 DATA = "data/"
@@ -94,7 +95,7 @@ def new_snapshot_id(now: datetime, newest: str | None) -> str:
     if newest is not None and newest[:16] >= time:
         time = newest[:16]
         count = min(int(newest[17:20], 16) + 1, 0xFFF)
-    return f"{time}-{count:03x}{secrets.token_hex(3)[:5]}"
+    return f"{time}-{count:03x}{os.urandom(3).hex()[:5]}"
 
 
 def is_snapshot_id(text: str) -> bool:

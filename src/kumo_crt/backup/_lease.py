@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-import uuid
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
 from kumo_crt import _core, _runtime
+from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Cancelled, Gather, Sleep, Task
 from kumo_crt.backup import _inflight
 from kumo_crt.backup._store import Store
@@ -56,7 +55,7 @@ def _own_connection(context: Context) -> Context:
 
     Made only for work that takes so long that its lease has to be renewed.
     """
-    settings = dataclasses.replace(context.settings, max_connections=1)
+    settings = replace(context.settings, max_connections=1)
     return Context(_runtime.new_client(settings), settings, Retries(settings), urgent=True)
 
 
@@ -71,11 +70,11 @@ class Lease:
     """
 
     def __init__(self, store: Store, kind: str, what: str, consequence: str) -> None:
-        self.id = uuid.uuid4().hex
+        self.id = os.urandom(16).hex()
         self.kind = kind
         # It must not stand in a queue while its time runs out.
-        ahead = dataclasses.replace(store.context, budget=None, urgent=True)
-        self._store = dataclasses.replace(store, context=ahead)
+        ahead = replace(store.context, budget=None, urgent=True)
+        self._store = replace(store, context=ahead)
         self._is_apart = False
         self._what = what
         self._consequence = consequence
@@ -158,7 +157,7 @@ class Lease:
         """Renews the lease; a renewal before this one is deleted."""
         if not self._is_apart:
             context = _own_connection(self._store.context)
-            self._store = dataclasses.replace(self._store, context=context)
+            self._store = replace(self._store, context=context)
             self._is_apart = True
         key = yield from self.write(self.kind)
         older, self._renewal = self._renewal, key

@@ -6,12 +6,11 @@ import base64
 import binascii
 import json
 import re
-import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kumo_crt import _core
+from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._results import Snapshot, SnapshotFile
@@ -52,6 +51,8 @@ def new_config(
     Raises:
         ValueError: A setting is none that S3 has.
     """
+    import uuid  # rarely needed, and slow to load
+
     if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
         raise ValueError(f"storage_class {storage_class!r}: expected a name such as STANDARD_IA")
     if sse is not None and sse not in ENCRYPTIONS:

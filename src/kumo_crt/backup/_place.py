@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +149,7 @@ def _exchange(work: Path, target: Path) -> Path:
     else:
         return work
     # Two steps: killed between them, the next restore finds the old one (see `put_back`).
-    old = target.with_name(f".{target.name}{_REPLACED}{secrets.token_hex(4)}")
+    old = target.with_name(f".{target.name}{_REPLACED}{os.urandom(4).hex()}")
     os.rename(target, old)
     try:
         os.rename(work, target)

@@ -11,18 +11,19 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt import _core
+from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import _damage, _ledger, _names, _verify
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._ledger import Ledger, object_hash
-from kumo_crt.backup._results import Problem, Repaired, RepairReport, SnapshotFile
+from kumo_crt.backup._reports import Problem, Repaired, RepairReport
+from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify import VerifyPlan
 from kumo_crt.backup._verify_job import Outcome

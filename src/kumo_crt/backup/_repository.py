@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Throttle
-from kumo_crt.backup import _pins, _restore
-from kumo_crt.backup._capture import capture, compact
+from kumo_crt.backup import _pins
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
-from kumo_crt.backup._upload import BackupPlan, backup_task
 from kumo_crt.exceptions import RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -79,6 +77,9 @@ class Repository(Care, Keeping):
             RepositoryLockedError: The database is open elsewhere, and `live` is not set.
             RepositoryError: The source is no database, or damaged, or changes too fast.
         """
+        from kumo_crt.backup._capture import capture, compact
+        from kumo_crt.backup._upload import BackupPlan, backup_task
+
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         config, now = self._guarded()
@@ -119,7 +120,7 @@ class Repository(Care, Keeping):
         """
         found = self._snapshot(snapshot_id)
         pinned = self._run(_pins.is_pinned(self._store(), found.id))
-        return dataclasses.replace(found, pinned=pinned)
+        return replace(found, pinned=pinned)
 
     def restore(
         self,
@@ -170,6 +171,8 @@ class Repository(Care, Keeping):
             )
         if isinstance(column_families, str):
             raise TypeError("column_families: a list of names, not one text")
+        from kumo_crt.backup import _restore
+
         plan = _restore.RestorePlan(
             run=self._run,
             snapshot=self._snapshot(snapshot),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _delta, _families, _names, _place, _thaw
 from kumo_crt.backup._families import Selection
@@ -121,6 +120,8 @@ def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
     files = plan.snapshot.files
     selection: Selection | None = None
     if plan.column_families is not None:
+        import tempfile  # rarely needed, and slow to load
+
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 selection = plan.run(_select(plan, Path(scratch)))

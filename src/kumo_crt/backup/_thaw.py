@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup._results import Snapshot, SnapshotFile, ThawReport
+from kumo_crt.backup._reports import ThawReport
+from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ArchivedError, NotFoundError
 from kumo_crt.s3._bucket import restore_object_task

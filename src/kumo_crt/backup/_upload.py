@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
+from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names, _unfinished
 from kumo_crt.backup._capture import Capture, CapturedFile
@@ -168,7 +168,7 @@ def _file_task(plan: BackupPlan, file: CapturedFile, meter: Meter) -> Task[Snaps
             result = SnapshotFile(file.path, file.kind, file.size, 0, key=key)
         elif condemned:
             # Whatever the prune may still send cannot hit a name that is drawn now.
-            result = yield from _send(plan, file, f"{name}.{secrets.token_hex(4)}", meter)
+            result = yield from _send(plan, file, f"{name}.{os.urandom(4).hex()}", meter)
         else:
             result = yield from _send(plan, file, name, meter)
     file.release()

@@ -6,16 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from kumo_crt._config import Settings
+from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _damage, _layout, _ledger, _selection, _verify_job
 from kumo_crt.backup._fetch import missing, wrong_size
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
-from kumo_crt.backup._results import DrillReport, Problem, Snapshot, SnapshotFile, VerifyReport
+from kumo_crt.backup._reports import DrillReport, Problem, VerifyReport
+from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._selection import Subset
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify_job import Outcome, VerifyJob

@@ -7,14 +7,14 @@ its task.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    import inspect
 
 P = ParamSpec("P")
 C = TypeVar("C", bound=Callable[..., Any])
-
-_SELF = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def presented(method: C, operation: Callable[..., Any], result: str = "{}") -> C:
@@ -25,16 +25,30 @@ def presented(method: C, operation: Callable[..., Any], result: str = "{}") -> C
         operation: The operation that it runs.
         result: What the method returns, where ``{}`` is the result of the operation's task.
     """
-    signature = inspect.signature(operation)
-    parameters = list(signature.parameters.values())
-    if parameters[0].name == "ctx":
-        del parameters[0]
-    inner = str(signature.return_annotation).partition("[")[2].removesuffix("]")
-    shown = signature.replace(
-        parameters=[_SELF, *parameters], return_annotation=result.format(inner)
-    )
     if method.__name__ != "__init__":
         method.__name__ = method.__qualname__ = operation.__name__
         method.__doc__ = operation.__doc__
-    method.__signature__ = shown  # type: ignore[attr-defined]
+    method.__wrapped__ = _Presented(operation, result)  # type: ignore[attr-defined]
     return method
+
+
+class _Presented:
+    """What `inspect`, which takes long to load, finds behind a method."""
+
+    def __init__(self, operation: Callable[..., Any], result: str) -> None:
+        self._operation = operation
+        self._result = result
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        import inspect
+
+        signature = inspect.signature(self._operation)
+        parameters = list(signature.parameters.values())
+        if parameters[0].name == "ctx":
+            del parameters[0]
+        me = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        inner = str(signature.return_annotation).partition("[")[2].removesuffix("]")
+        return signature.replace(
+            parameters=[me, *parameters], return_annotation=self._result.format(inner)
+        )

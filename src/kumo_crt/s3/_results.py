@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kumo_crt.exceptions import S3Error
+
+from kumo_crt._dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ throttling (the whole client slows down), or a wrong clock (corrected from the s
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import Counter
@@ -210,6 +209,8 @@ class Retries:
         base = _THROTTLED_BASE if cause == "throttled" else _BASE
         asked = Headers(response.headers).number("retry-after") or 0
         longest = min(_MAX_PAUSE, base * 2.0 ** (attempt - 1))
+        import random  # where all goes well it need not be loaded
+
         # Full jitter, but for what the service asked for.
         pause: float = random.random() * longest  # noqa: S311 - no secret
         return max(pause, min(float(asked), _MAX_PAUSE))

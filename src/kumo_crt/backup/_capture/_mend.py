@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt._dataclasses import replace
 from kumo_crt.backup._capture._options import mended_options
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 
@@ -26,6 +25,8 @@ def mended(taken: Capture) -> Iterator[Capture]:
         for file in taken.files:
             content = _mended_content(file)
             if content is not None or (file.kind == "manifest" and taken.scattered):
+                import tempfile  # rarely needed, and slow to load
+
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-capture-"))
                 copy = Path(scratch) / file.path
                 if content is not None:
@@ -35,9 +36,9 @@ def mended(taken: Capture) -> Iterator[Capture]:
                     _core.clear_path_ids(copy)
                 file.release()
                 size = copy.stat().st_size
-                file = dataclasses.replace(file, source=copy, size=size, temporary=True)
+                file = replace(file, source=copy, size=size, temporary=True)
             files.append(file)
-        yield dataclasses.replace(taken, files=tuple(files))
+        yield replace(taken, files=tuple(files))
 
 
 def _mended_content(file: CapturedFile) -> bytes | None:

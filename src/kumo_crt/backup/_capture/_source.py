@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from kumo_crt._dataclasses import replace
 from kumo_crt.backup._capture._cost import compact_closed, compact_open, families_of
 from kumo_crt.backup._capture._live import capture_live
 from kumo_crt.backup._capture._lock import database_lock, open_here
@@ -155,7 +155,7 @@ def _linked(places: Places) -> Iterator[Capture]:
                 raise
             # Nothing can be linked here: the database stays locked for as long as it takes.
         else:
-            state = dataclasses.replace(state, files=tuple(files))
+            state = replace(state, files=tuple(files))
             lock.close()
         yield state
 
@@ -166,4 +166,4 @@ def _own(file: CapturedFile, workplace: Workplace) -> CapturedFile:
         os.link(file.source, target)
     else:
         shutil.copyfile(file.source, target)
-    return dataclasses.replace(file, source=target, temporary=True)
+    return replace(file, source=target, temporary=True)

@@ -8,7 +8,6 @@ import fcntl
 import glob
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,7 +119,7 @@ def _remove_left(start: Path) -> None:
 
 def _make(start: Path, stack: contextlib.ExitStack) -> Path:
     while True:
-        path = start.with_name(start.name + secrets.token_hex(4))
+        path = start.with_name(start.name + os.urandom(4).hex())
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
