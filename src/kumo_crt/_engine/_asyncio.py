@@ -195,8 +195,13 @@ class Driver:
             future.add_done_callback(partial(self._unblocked, fiber))
 
     def _unblocked(self, fiber: Fiber, future: asyncio.Future[Any]) -> None:
-        error = Cancelled() if future.cancelled() else future.exception()
-        self._scheduler.resume(fiber, None if error else future.result(), error)
+        if future.cancelled():
+            self._scheduler.resume(fiber, None, Cancelled())
+        elif future.exception() is not None:
+            self._scheduler.resume(fiber, None, future.exception())
+        else:
+            self._scheduler.resume(fiber, future.result(), None)
+        del future  # its error's traceback will hold this frame: no cycle
         if not self._detached:
             self._turn()
 

@@ -159,10 +159,9 @@ class Scheduler:
         try:
             ready = self._ready
             while ready or (self._pending and self._submit_pending()):
-                fiber, value, error = ready[0]
-                self._current = fiber
-                ready.popleft()
-                self._step(fiber, value, error)
+                self._current = ready[0][0]
+                # Not by way of variables: the traceback of an error holds this frame, too.
+                self._step(*ready.popleft())
             self._current = None
         finally:
             self._turning = False
@@ -273,6 +272,8 @@ class Scheduler:
         except StopIteration as stop:
             self._finished(fiber, stop.value, None)
         except BaseException as raised:
+            # Its traceback holds this frame: no cycle, which would keep the client alive.
+            error = None
             self._finished(fiber, None, raised)
         else:
             kind = type(wanted)
@@ -312,6 +313,7 @@ class Scheduler:
         if fiber is group.first:
             group.first = None
             self._fill(group, value, error)
+            error = None  # no cycle, see `_step`
             return
         group.active.discard(fiber)
         if error is None:
@@ -400,8 +402,8 @@ class Scheduler:
         done = group.exhausted and not group.active and group.first is None
         if done and group.parent.gathers is group:
             group.parent.gathers = None
-            error, group.error = group.error, None
-            self._ready.append((group.parent, group.results, error))
+            self._ready.append((group.parent, group.results, group.error))
+            group.error = None
 
     def _fail_group(self, group: _Group, error: BaseException) -> None:
         if group.error is None:
