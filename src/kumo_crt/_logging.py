@@ -15,6 +15,7 @@ import re
 import threading
 
 from kumo_crt import _core
+from kumo_crt._threads import SystemThread
 
 ROOT = "kumo_crt.crt"
 _CRT_NONE = 0
@@ -47,7 +48,7 @@ if _top.level == logging.NOTSET:
 
 _lock = threading.Lock()
 _subjects: list[tuple[int, logging.Logger]] = []
-_thread: threading.Thread | None = None
+_thread: SystemThread | None = None
 
 
 def redact(text: str) -> str:
@@ -88,8 +89,7 @@ def start() -> None:
             (subject, logging.getLogger(f"{ROOT}.{name}")) for subject, name in _core.log_subjects()
         )
         refresh(force=True)
-        _thread = threading.Thread(target=_drain, name="kumo_crt-log", daemon=True)
-        _thread.start()
+        _thread = SystemThread(_drain, "kumo_crt-log")
 
 
 def join(timeout: float) -> None:

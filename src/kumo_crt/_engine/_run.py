@@ -8,9 +8,10 @@ import threading
 import time
 from typing import Any, TypeVar, cast
 
-from kumo_crt import _logging
+from kumo_crt import _core, _logging
 from kumo_crt._engine._scheduler import Fiber, Scheduler
 from kumo_crt._engine._tasks import Blocking, Task
+from kumo_crt._threads import patched, wait_in_hub
 
 T = TypeVar("T")
 
@@ -105,13 +106,20 @@ def _wait(scheduler: Scheduler, longest: float) -> None:
     wait = longest
     if scheduler.next_wake is not None:
         wait = min(wait, scheduler.next_wake - time.monotonic())
-    ids = scheduler.queue.take(max(wait, 0.0))
+    ids = _take(scheduler.queue, max(wait, 0.0))
     if ids:
         scheduler.land(ids)
     scheduler.wake()
     _logging.refresh()
     if scheduler.metered:
         scheduler.count()
+
+
+def _take(queue: _core.CompletionQueue, timeout: float) -> list[int]:
+    if patched() is None:
+        return queue.take(timeout)
+    wait_in_hub(queue.fileno(), timeout)
+    return queue.take(0)
 
 
 def _clean_up(scheduler: Scheduler, roots: list[Fiber], seconds: float) -> None:
