@@ -268,7 +268,8 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
     if name.startswith(("AWS_ERROR_FILE", "AWS_ERROR_SHORT_BUFFER", "AWS_ERROR_OOM")):
         return KumoError(f"{what}: {text}")
     if name == "AWS_ERROR_S3_CANCELED":
-        return KumoError(f"{what}: cancelled")
+        # Nothing else does that below a caller who still wants to know.
+        return KumoError(f"{what}: cancelled, as the interpreter is exiting")
     return TransportError(f"{what}: {text} ({name}), endpoint {endpoint}")
 
 
