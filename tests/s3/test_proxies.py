@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -117,8 +118,38 @@ def test_objects_through_a_proxy(
             s3.put_object(bucket, "key", data)
             assert content(s3.get_object(bucket, "key")) == data
             assert "pass" not in repr(s3._settings)
-        expected = "CONNECT " if s3_server.ca_file is not None else f"PUT {s3_server.endpoint_url}"
-        assert proxy.requests[0].startswith(expected)
+    assert proxy.requests[0].startswith(_first_line(s3_server))
+
+
+def _first_line(server: S3Server) -> str:
+    """What a proxy is asked first when something is put through it: to tunnel TLS, or to put."""
+    return "CONNECT " if server.ca_file is not None else f"PUT {server.endpoint_url}"
+
+
+@pytest.mark.servers("seaweed-http", "seaweed-https")
+def test_objects_of_coroutines_through_a_proxy(
+    s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = payload(200_000)
+
+    async def put() -> None:
+        async with kumo_crt.AsyncS3Client(**s3_server.client_arguments()) as s3:
+            await s3.put_object(bucket, "key", data)
+
+    async def get() -> None:
+        async with kumo_crt.AsyncS3Client(**s3_server.client_arguments()) as s3:
+            assert content(await s3.get_object(bucket, "key")) == data
+
+    with ForwardProxy(_target(s3_server.endpoint_url)) as proxy:
+        scheme = urlsplit(s3_server.endpoint_url).scheme
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://{proxy.address}")
+        asyncio.run(put())
+        asyncio.run(get())
+        assert proxy.requests[0].startswith(_first_line(s3_server))
+        asked = len(proxy.requests)
+        monkeypatch.setenv("no_proxy", urlsplit(s3_server.endpoint_url).hostname or "")
+        asyncio.run(get())
+        assert len(proxy.requests) == asked > 1
 
 
 def test_a_proxy_that_refuses(fake: FakeS3) -> None:
