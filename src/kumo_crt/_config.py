@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from kumo_crt import _proxies
-from kumo_crt._dataclasses import dataclass, field
 
 if TYPE_CHECKING:
     import configparser

@@ -16,10 +16,10 @@ same to everything that belongs to a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypeVar
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine._meters import Meter
 
 T = TypeVar("T")

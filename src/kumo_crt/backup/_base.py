@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
 from kumo_crt import _engine
-from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Task
 from kumo_crt.backup import _known, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot

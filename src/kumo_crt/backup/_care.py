@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Throttle
 from kumo_crt.backup._base import RepositoryBase
 from kumo_crt.exceptions import SnapshotNotFoundError

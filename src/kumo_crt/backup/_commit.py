@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _inflight, _layout, _manifest
 from kumo_crt.backup._lease import Lease

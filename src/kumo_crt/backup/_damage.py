@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup._families import manifest_of, materialise_task, number_of
 from kumo_crt.backup._fetch import DamagedError

@@ -6,12 +6,12 @@ import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from kumo_crt._config import Settings
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Task
 from kumo_crt.backup import _doctor_bucket, _doctor_probe, _inflight, _ledger
 from kumo_crt.backup._findings import ERROR, INFO, OK, WARNING, Findings

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings

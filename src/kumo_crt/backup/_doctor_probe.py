@@ -6,9 +6,9 @@ import secrets
 import statistics
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings

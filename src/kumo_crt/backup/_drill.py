@@ -11,12 +11,12 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Task
 from kumo_crt.backup import _ledger, _restore, _verify
 from kumo_crt.backup._capture import is_raw

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Meter, Task
 from kumo_crt.backup._fetch import fetch_task
 from kumo_crt.backup._results import Snapshot, SnapshotFile

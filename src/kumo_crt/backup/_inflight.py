@@ -7,10 +7,10 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _documents, _layout
 from kumo_crt.backup._store import Store

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._results import Snapshot, SnapshotFile

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
-
-from kumo_crt._dataclasses import dataclass
 
 CONFIG_KEY = "kumo-repository.json"
 DATA = "data/"

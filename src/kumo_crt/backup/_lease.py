@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 from kumo_crt import _core, _runtime
-from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Cancelled, Gather, Sleep, Task
 from kumo_crt.backup import _inflight
 from kumo_crt.backup._store import Store

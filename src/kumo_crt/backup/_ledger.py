@@ -7,10 +7,10 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, parse_time, time_text

@@ -6,11 +6,11 @@ import base64
 import binascii
 import json
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._results import Snapshot, SnapshotFile

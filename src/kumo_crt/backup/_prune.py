@@ -9,9 +9,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Meter, Sleep, Task
 from kumo_crt.backup import _census, _inflight, _layout, _pins, _retention
 from kumo_crt.backup._census import Census, Mark

@@ -11,12 +11,12 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import _damage, _ledger, _names, _verify
 from kumo_crt.backup._capture import CapturedFile

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup._results import Snapshot
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import replace
 from kumo_crt._engine import Throttle
 from kumo_crt.backup import _pins
 from kumo_crt.backup._care import Care

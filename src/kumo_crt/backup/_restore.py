@@ -7,10 +7,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _delta, _families, _names, _place, _thaw
 from kumo_crt.backup._families import Selection

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from kumo_crt._dataclasses import dataclass
 
 ALL = -1
 _WITHIN = re.compile(r"(?:(\d{1,6})y)?(?:(\d{1,6})m)?(?:(\d{1,7})d)?(?:(\d{1,8})h)?")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup._results import SnapshotFile
 
 _TEXT = re.compile(r"(oldest|[0-9]{1,9})/([0-9]{1,9})")

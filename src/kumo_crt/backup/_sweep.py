@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _inflight, _layout
 from kumo_crt.backup._census import Census

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names, _unfinished
 from kumo_crt.backup._capture import Capture, CapturedFile

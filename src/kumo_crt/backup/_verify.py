@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from kumo_crt._config import Settings
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _damage, _layout, _ledger, _selection, _verify_job
 from kumo_crt.backup._fetch import missing, wrong_size

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from kumo_crt import _engine, _runtime
 from kumo_crt._config import Settings
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup._fetch import DamagedError, fetch_task, missing, wrong_size
 from kumo_crt.backup._layout import Location

@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.backup._capture import database_lock, is_open_database, is_raw
 from kumo_crt.backup._fetch import DamagedError, fetch_task

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
-
-from kumo_crt._dataclasses import dataclass, field
 
 ENCODINGS = ("sst", "jsonl")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kumo_crt._dataclasses import dataclass, replace
 from kumo_crt._engine import Blocking, First, Gather, Meter, Task, Throttle
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, PreconditionFailedError, RepositoryError

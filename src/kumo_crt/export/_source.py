@@ -6,11 +6,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR

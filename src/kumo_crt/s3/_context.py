@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from kumo_crt import _core
 from kumo_crt._config import Settings
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Call, Meter, Sleep, Task
 from kumo_crt.s3._budget import Budget, size_of
 from kumo_crt.s3._retry import ERRORS_INSIDE, Retries

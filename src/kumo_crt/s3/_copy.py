@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from urllib.parse import quote
 
 from kumo_crt import _core
 from kumo_crt._config import MIB
-from kumo_crt._dataclasses import dataclass, field, replace
 from kumo_crt._engine import Cancelled, Gather, Meter, Task
 from kumo_crt.exceptions import AccessDeniedError, ChecksumMismatchError, S3Error
 from kumo_crt.s3._answers import (

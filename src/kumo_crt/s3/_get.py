@@ -6,11 +6,11 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass, field
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.exceptions import (
     KumoError,

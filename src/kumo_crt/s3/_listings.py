@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import iso_time, parse_xml, raise_for, text_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Meter, Task, Throttle
 from kumo_crt.exceptions import ChecksumMismatchError, NotFoundError
 from kumo_crt.s3._answers import Headers, decode_crc32c

@@ -10,12 +10,12 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB, MIN_PART_SIZE
-from kumo_crt._dataclasses import dataclass
 from kumo_crt._engine import Blocking, Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import decode_crc32c, parse_xml, raise_for, text_of

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.backup._capture._options import numbered
 from kumo_crt.backup._capture._types import CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import replace
 from kumo_crt.backup._capture._options import mended_options
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._dataclasses import dataclass
 
 _SECTION = re.compile(r'^\[CFOptions "(.*)"\]\s*$', re.MULTILINE)
 _WAL_DIR = re.compile(rb"^[ \t]*wal_dir=.*\n?", re.MULTILINE)

@@ -6,9 +6,9 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kumo_crt._dataclasses import dataclass
 from kumo_crt.exceptions import RepositoryError
 
 # What RocksDB writes to its LOG when it is opened with db_paths; OPTIONS does not name them.

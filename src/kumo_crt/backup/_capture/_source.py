@@ -6,10 +6,10 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from kumo_crt._dataclasses import replace
 from kumo_crt.backup._capture._cost import compact_closed, compact_open, families_of
 from kumo_crt.backup._capture._live import capture_live
 from kumo_crt.backup._capture._lock import database_lock, open_here
