@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,7 @@ from tests.backup.conftest import Make
 from tests.backup.helpers import PREFIX, key_of, stored_files, url
 from tests.support import databases
 from tests.support.fault_proxy import FaultProxy
+from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
@@ -87,6 +90,27 @@ def test_an_unchanged_database_is_hardly_read(
     before = _bytes_read()
     assert repository.backup(path).uploaded_bytes == 0
     assert _bytes_read() - before < size / 100
+
+
+def test_no_cycle_keeps_the_client_when_all_is_done(
+    s3_server: S3Server, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    """Its threads and connections would live on, and the process's exit would wait for them."""
+    gc.disable()
+    try:
+        client = kumo_crt.S3Client(**s3_server.client_arguments())
+        native = weakref.ref(client._open())
+        with kumo_crt.Repository.create(url(bucket), client=client) as repository:
+            repository.backup(make("one_key"))
+            repository.restore(tmp_path / "restored")
+            repository.verify(level="full")
+            with pytest.raises(kumo_crt.SnapshotNotFoundError):
+                repository.restore(tmp_path / "none", "20260101T000000Z-00000000")
+        client.close()
+        del client, repository
+        assert native() is None
+    finally:
+        gc.enable()
 
 
 # -- the newest snapshot of very many -------------------------------------------------------------

@@ -66,6 +66,7 @@ class _Run:
         except BaseException as error:
             self._unwind(root, error)
             raise
+        del self._scheduler  # which knows this object: no cycle
         failed, self._error = self._error, None
         if failed is not None:
             try:
