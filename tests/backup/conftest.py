@@ -12,6 +12,7 @@ from rocksdict import Rdict
 
 import kumo_crt
 from tests.backup.helpers import content_of, url
+from tests.backup.interleaving import without_waiting
 from tests.support import databases
 from tests.support.data import MIB
 from tests.support.databases import Entry
@@ -95,3 +96,10 @@ def small_parts(s3_server: S3Server) -> Iterator[kumo_crt.S3Client]:
     arguments = s3_server.client_arguments(part_size=5 * MIB, multipart_threshold=5 * MIB)
     with kumo_crt.S3Client(**arguments) as client:
         yield client
+
+
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """Marks are old at once: one prune marks, the next deletes."""
+    with without_waiting():
+        yield
