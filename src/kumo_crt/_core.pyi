@@ -419,6 +419,18 @@ class ManifestChanges:
     def removals(self) -> int:
         """Edits that only took files away."""
     @property
+    def added_tables(self) -> list[tuple[int, int]]:
+        """Number and size of table files that came and are live now."""
+    @property
+    def removed_tables(self) -> list[int]:
+        """Numbers of table files that went; one that moved is among the added ones, too."""
+    @property
+    def valid_bytes(self) -> int:
+        """Where the state after the edits ends in the file."""
+    @property
+    def blob_files(self) -> list[int]:
+        """Numbers of all blob files that are live after the edits."""
+    @property
     def needed_wal_number(self) -> int:
         """WALs below it may have been deleted by now."""
 
@@ -426,7 +438,7 @@ class ManifestChanges:
 class ManifestFollower:
     """Replays a MANIFEST that another process appends to, a piece at a time.
 
-    Not to be used further once a method has raised.
+    Not to be used further once it has raised.
     """
 
     def __init__(self, path: _StrPath) -> None: ...
@@ -437,7 +449,6 @@ class ManifestFollower:
             RocksDBFormatError: The file is damaged, or shorter than it was.
             OSError: The file cannot be read.
         """
-    def state(self) -> ManifestState: ...
 
 @final
 class WalInfo:

@@ -70,6 +70,7 @@ class _Seen:
     manifests: set[str] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
     logs: list[_core.WalInfo] = field(default_factory=list)
+    tracked: int = 0  # those whose MANIFEST names logs
 
 
 def _capture_and_check(
@@ -86,6 +87,7 @@ def _capture_and_check(
             seen.logs.append(_core.scan_wal(copy / file.path))
         elif file.kind == "manifest":
             seen.manifests.add(file.path)
+            seen.tracked += bool(_core.read_manifest(copy / file.path).wals)
     assert any("manual_wal_flush" in text for text in taken.warnings) == (
         variant == "manual_wal_flush"
     )
@@ -115,7 +117,8 @@ def test_ways_to_run_a_database(tmp_path: Path, variant: str) -> None:
     seen = _Seen()
     with _writing(tmp_path, variant) as (path, acknowledged):
         for number in range(15):
-            _capture_and_check(path, acknowledged, variant, seen, read_only=number % 5 != 0)
+            read_only = number % 5 != 0 and variant != "tracked_wals"
+            _capture_and_check(path, acknowledged, variant, seen, read_only=read_only)
     assert seen.last == sorted(seen.last)
     assert seen.last[0] < seen.last[-1]
     # It was run in that way indeed.
@@ -124,6 +127,8 @@ def test_ways_to_run_a_database(tmp_path: Path, variant: str) -> None:
     assert ("blob" in seen.kinds) == (variant == "blobs")
     assert (len(seen.manifests) > 1) == (variant == "rolling")
     assert (not any(path.glob("*.log"))) == (variant == "wal_dir")
+    assert any(path.glob("archive/*.log")) == (variant == "archiving")
+    assert (seen.tracked > 0) == (variant == "tracked_wals")
 
 
 @pytest.mark.skipif(judges.LDB is None, reason="needs ldb (rocksdb-tools)")

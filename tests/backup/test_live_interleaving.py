@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from rocksdict import IngestExternalFileOptions, Options, Rdict, SstFileWriter, WriteOptions
 
-from kumo_crt import _core
 from kumo_crt.backup._capture import _live, _logs, capture
 from tests.support import databases
 
@@ -192,13 +191,14 @@ _ACTIONS = (
     _write, _flush, _flush_often, _flush_one, _flush_and_compact, _create, _drop, _create_and_drop,
     _ingest, _flush_unlogged, _reopen, _replace,
 )  # fmt: skip
-# The steps of an attempt, in order; the first one runs twice.
+# The steps of an attempt, in order; the logs are listed before the first attempt, too.
 _STEPS: dict[str, tuple[Any, str]] = {
+    "catch up": (_live._Live, "_catch_up"),
     "logs": (_logs.HeldLogs, "hold_new"),
-    "tables": (_live._Live, "_tables"),
     "cut": (_logs.HeldLogs, "cut"),
+    "current": (_live._Live, "_check_current"),
+    "captured": (_live._Live, "_captured"),
     "options": (_live._Live, "_options"),
-    "manifest": (_live._Live, "_copied_manifest"),
 }
 
 
@@ -242,7 +242,10 @@ def _act_once(
 )
 @pytest.mark.parametrize(
     ("step", "call"),
-    [("logs", 1), ("logs", 2), ("tables", 1), ("cut", 1), ("options", 1), ("manifest", 1)],
+    [
+        *(("logs", 1), ("catch up", 1), ("logs", 2), ("cut", 1)),
+        *(("current", 1), ("captured", 1), ("options", 1)),
+    ],
 )
 def test_every_capture_is_a_state_that_was(
     memory_path: Path,
@@ -267,31 +270,11 @@ def test_every_capture_is_a_state_that_was(
 def test_a_log_that_came_and_went(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No log that is left has a record before those that are lost."""
     database = Database(memory_path / "db")
-    follow = _live._Live._follow
-    advances: list[int] = []
-
-    class Follower:
-        def __init__(self, follower: _core.ManifestFollower) -> None:
-            self._follower = follower
-
-        def advance(self) -> _core.ManifestChanges:
-            advances.append(len(advances))
-            if len(advances) == 1:
-                _flush(database)
-            return self._follower.advance()
-
-        def state(self) -> _core.ManifestState:
-            return self._follower.state()
-
-    def proxied(live: _live._Live) -> Any:
-        follower, logs = follow(live)
-        return Follower(follower), logs
-
-    monkeypatch.setattr(_live._Live, "_follow", proxied)
-    _act_once(monkeypatch, "logs", 2, lambda: _flush_often(database))
+    _act_once(monkeypatch, "catch up", 1, lambda: _flush(database))
+    calls = _act_once(monkeypatch, "logs", 2, lambda: _flush_often(database))
     before = len(database.states) - 1
     assert _captured(memory_path) in database.states[before:]
-    assert len(advances) > 3
+    assert len(calls) > 2
     database.close()
 
 
@@ -301,6 +284,7 @@ def _captured(directory: Path) -> State:
     with capture(directory / "db", live=True) as taken:
         for file in taken.files:
             os.link(file.source, restored / file.path)
+        assert taken.db_id == (directory / "db" / "IDENTITY").read_text()
     found: State = {name: {} for name in taken.column_families}
     for name, key, value in databases.read_all(restored):
         found[name][key] = value

@@ -238,21 +238,18 @@ void register_manifest(py::module_& m) {
       .def_readonly("flushes", &Changes::flushes)
       .def_readonly("ingestions", &Changes::ingestions)
       .def_readonly("removals", &Changes::removals)
+      .def_readonly("added_tables", &Changes::added_tables)
+      .def_readonly("removed_tables", &Changes::removed_tables)
+      .def_readonly("valid_bytes", &Changes::valid_bytes)
+      .def_readonly("blob_files", &Changes::blob_files)
       .def_readonly("needed_wal_number", &Changes::needed_wal_number);
 
   using Follower = db::ManifestFollower;
   py::class_<Follower>(m, "ManifestFollower")
       .def(py::init<Path>(), py::arg("path"))
-      .def("advance",
-           [](Follower& follower) {
-             const GilReleased released;
-             return follower.advance();
-           })
-      .def("state", [](const Follower& follower) {
-        return to_python([&] {
-          const GilReleased released;
-          return follower.state();
-        }());
+      .def("advance", [](Follower& follower) {
+        const GilReleased released;
+        return follower.advance();
       });
   m.def("read_manifest", &read_manifest, py::arg("path"), py::kw_only(),
         py::arg("allow_partial") = true);

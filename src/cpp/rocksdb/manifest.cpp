@@ -74,13 +74,7 @@ ManifestChanges ManifestFollower::advance() {
   }
   read_edits(file, true, *builder_);
   builder_->leave_group();
-  file_size_ = file.size();
   return builder_->take_changes();
-}
-
-ManifestState ManifestFollower::state() const {
-  VersionBuilder copy(*builder_);
-  return finish(copy, path_.string(), file_size_);
 }
 
 }  // namespace kumo::rocksdb

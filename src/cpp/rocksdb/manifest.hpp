@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "rocksdb/version_edit.hpp"
@@ -57,7 +58,15 @@ struct ManifestChanges {
   // Files that came from elsewhere (ingestion, import), and edits that only took files away.
   std::uint64_t ingestions = 0;
   std::uint64_t removals = 0;
-  // WALs below this number may have been deleted by now: nothing needs them any more.
+  // Table files that came and are live now, with their sizes; such that went. A file that moved to
+  // another level did both.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> added_tables;
+  std::vector<std::uint64_t> removed_tables;
+
+  // The state after them: where it ends in the file, all live blob files, and the lowest WAL that
+  // is kept: those below may have been deleted by now.
+  std::uint64_t valid_bytes = 0;
+  std::vector<std::uint64_t> blob_files;
   std::uint64_t needed_wal_number = 0;
 };
 
@@ -81,12 +90,9 @@ class ManifestFollower {
   // Applies the whole records, and whole atomic groups, that were appended since the last call.
   ManifestChanges advance();
 
-  [[nodiscard]] ManifestState state() const;
-
  private:
   std::filesystem::path path_;
   std::unique_ptr<VersionBuilder> builder_;
-  std::uint64_t file_size_ = 0;
 };
 
 }  // namespace kumo::rocksdb

@@ -56,6 +56,7 @@ void VersionBuilder::apply(VersionEdit edit) {
   note_changes(found->second, edit);
   if (edit.column_family_dropped) {
     if (id == 0) throw DecodeError("the default column family is dropped");
+    drop_ssts(found->second);
     families_.erase(found);
   } else {
     Family& family = found->second;
@@ -167,18 +168,30 @@ void VersionBuilder::apply_ssts(Family& family, VersionEdit& edit) {
                         std::to_string(level));
     }
     family.ssts.erase(found);
+    remove_table(number);
   }
   for (SstFile& sst : edit.new_files) {
     const std::uint64_t number = sst.number;
     sst.column_family_id = family.info.id;
+    added_tables_[number] = sst.size;
     if (!family.ssts.emplace(number, std::move(sst)).second) {
       throw DecodeError(named("table", number) + " is added twice");
     }
   }
 }
 
+void VersionBuilder::drop_ssts(const Family& family) {
+  for (const auto& [number, sst] : family.ssts) remove_table(number);
+}
+
+void VersionBuilder::remove_table(std::uint64_t number) {
+  added_tables_.erase(number);
+  changes_.removed_tables.push_back(number);
+}
+
 // A blob file is live from the oldest one that a table refers to on, unless it is all garbage.
 void VersionBuilder::collect_live_blobs(const Family& family, std::vector<BlobFile>& out) {
+  if (family.blobs.empty()) return;
   std::set<std::uint64_t> linked;
   for (const auto& [number, sst] : family.ssts) {
     if (family.blobs.contains(sst.oldest_blob_file_number)) {
@@ -206,6 +219,12 @@ std::uint64_t VersionBuilder::needed_wal() const noexcept {
 
 ManifestChanges VersionBuilder::take_changes() {
   changes_.needed_wal_number = needed_wal();
+  changes_.valid_bytes = state_.valid_bytes;
+  changes_.added_tables.assign(added_tables_.begin(), added_tables_.end());
+  added_tables_.clear();
+  std::vector<BlobFile> blobs;
+  for (const auto& [id, family] : families_) collect_live_blobs(family, blobs);
+  for (const BlobFile& blob : blobs) changes_.blob_files.push_back(blob.number);
   return std::exchange(changes_, {});
 }
 

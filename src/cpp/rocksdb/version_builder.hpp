@@ -47,11 +47,14 @@ class VersionBuilder {
   void apply_numbers(VersionEdit& edit);
   void apply_wals(const VersionEdit& edit);
   static void apply_blobs(Family& family, VersionEdit& edit);
-  static void apply_ssts(Family& family, VersionEdit& edit);
+  void apply_ssts(Family& family, VersionEdit& edit);
+  void drop_ssts(const Family& family);
+  void remove_table(std::uint64_t number);
   static void collect_live_blobs(const Family& family, std::vector<BlobFile>& out);
 
   ManifestState state_;
   ManifestChanges changes_;
+  std::unordered_map<std::uint64_t, std::uint64_t> added_tables_;  // number, size
   std::map<std::uint32_t, Family> families_;
   std::vector<VersionEdit> group_;
   std::uint32_t group_size_ = 0;

@@ -7,6 +7,9 @@ the logs as they are *later* is one that a crash could have left: what the logs 
 MANIFEST is replayed, and what both hold is skipped. That fails only where something happens between
 the two looks that is in no log: column families that come and go, ingested or removed files, and
 flushes of data that was written without a log. The MANIFEST's tail tells, and all is tried again.
+
+Between the two looks nothing is done that takes longer because the database is large: the MANIFEST
+is read on from where it was read to, and only the files that have come since are linked.
 """
 
 from __future__ import annotations
@@ -15,10 +18,9 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._cost import warnings_of
@@ -27,15 +29,11 @@ from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._state import (
     EXTRA_CONFIG,
-    blob_name,
-    captured_blob,
-    captured_table,
-    check_blob,
-    check_size,
+    identity_file,
     identity_of,
-    table_name,
     wal_place,
 )
+from kumo_crt.backup._capture._tables import LinkedTables
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace
 from kumo_crt.exceptions import RepositoryError
@@ -66,8 +64,44 @@ def capture_live(places: Places) -> Iterator[Capture]:
         yield live.capture()
 
 
+@dataclass
+class _Followed:
+    """A MANIFEST that is followed, and what it led to; the next attempt goes on with it.
+
+    Attributes:
+        name: Its name.
+        fd: It, open: its content stays when RocksDB has deleted it, and no other file is this one.
+        identity: What the IDENTITY file said.
+        follower: Reads it.
+        tables: Files that it names.
+        logs: The database's logs.
+        warnings: What its OPTIONS say.
+        pending: What was read after the state of the last attempt.
+    """
+
+    name: str
+    fd: int
+    identity: str
+    follower: _core.ManifestFollower
+    tables: LinkedTables
+    logs: HeldLogs
+    warnings: tuple[str, ...]
+    pending: list[_core.ManifestChanges] = field(default_factory=list)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self.logs.let_go()
+        self.tables.let_go()
+
+    def advance(self) -> _core.ManifestChanges:
+        """What was appended; the files stay those of the state that was caught up with."""
+        changes = self.follower.advance()
+        self.pending.append(changes)
+        return changes
+
+
 class _Live:
-    """The attempts at one capture; what they have linked is used by the next one."""
+    """The attempts at one capture."""
 
     def __init__(self, places: Places, workplace: Workplace) -> None:
         self._places = places
@@ -75,17 +109,18 @@ class _Live:
         self._workplace = workplace
         self._copies = workplace.path / "copies"
         self._copies.mkdir()
-        self._current = ""
-        self._follower: _core.ManifestFollower | None = None
-        self._logs: HeldLogs | None = None
-        self._linked: dict[str, Path] = {}
-        self._warnings: tuple[str, ...] = ()
+        self._followed: _Followed | None = None
 
     def __enter__(self) -> _Live:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._forget()
+
+    def _forget(self) -> None:
+        if self._followed is not None:
+            self._followed.close()
+            self._followed = None
 
     def capture(self) -> Capture:
         """Tries until a state holds still for long enough."""
@@ -100,10 +135,10 @@ class _Live:
                 reason = str(moved)
             except FileNotFoundError as error:
                 reason = f"{error.filename} vanished"
-                self._follower = None
+                self._forget()
             except _core.RocksDBFormatError as error:
                 damaged += 1
-                self._follower = None
+                self._forget()
                 if damaged == _DAMAGED_ATTEMPTS:
                     raise RepositoryError(
                         f"{self._directory}: the database is damaged: {error}"
@@ -116,114 +151,124 @@ class _Live:
         )
 
     def _attempt(self, *, patient: bool) -> Capture:
-        follower, logs = self._follow()
-        logs.hold_new()
+        followed = self._follow()
+        logs = followed.logs
         held = logs.newest
-        follower.advance()
-        state = follower.state()
+        state = self._catch_up(followed)
         logs.hold_new()
-        since = follower.advance()
-        # A log that was made after the first listing has a higher number than all of that.
+        since = followed.advance()
+        # A log that was made after the listing before has a higher number than all that it showed.
         if since.needed_wal_number > max(held, state.needed_wal_number):
             raise MovedError("a write-ahead log came and went")
         if logs.newest < state.needed_wal_number:
             raise MovedError(f"there is no write-ahead log {state.needed_wal_number} or later")
-        files = self._tables(follower, state)
         cut = logs.cut(state.needed_wal_number)
-        options, lagging = self._options(state)
-        changes = follower.advance()
+        changes = followed.advance()
         for change in (since, changes):
             _check_changes(change, cut)
         if cut.oldest_recycled is not None and cut.oldest_recycled < changes.needed_wal_number:
             raise MovedError("a write-ahead log's file was used again")
-        if patient and lagging:
-            raise MovedError(lagging)
-        manifest = self._copied_manifest(state)
-        if _core.read_current(self._directory / "CURRENT") != self._current:
-            raise MovedError("the MANIFEST was replaced by a new one")
-        current = self._written("CURRENT", "current", f"{self._current}\n".encode())
-        wanted = {file.path for file in files}
-        for name in self._linked.keys() - wanted:
-            self._linked.pop(name).unlink()
-        logs.let_go(cut.files)
-        files = [*files, *cut.files, *options, manifest, current]
-        return Capture(
-            files=tuple(files),
-            db_id=identity_of(self._directory, state, files),
-            sequence_number=max(state.last_sequence, cut.last_sequence or 0),
-            column_families=tuple(family.name for family in state.column_families),
-            scattered=any(sst.path_id for sst in state.sst_files),
-            warnings=(*warnings_of(state), *self._warnings),
-        )
+        self._check_current(followed)
+        # From here on nothing matters that happens to the files, as they are held.
+        return self._captured(followed, state, cut, patient=patient)
 
-    def _follow(self) -> tuple[_core.ManifestFollower, HeldLogs]:
-        current = _core.read_current(self._directory / "CURRENT")
-        if self._follower is None or self._logs is None or current != self._current:
-            # A new MANIFEST may be one of a new database: numbers may mean other files.
-            self._forget()
+    def _follow(self) -> _Followed:
+        if self._followed is not None and self._is_current(self._followed):
+            return self._followed
+        # A new MANIFEST may be one of a new database: numbers may mean other files.
+        self._forget()
+        name = _core.read_current(self._directory / "CURRENT")
+        path = self._directory / name
+        with contextlib.ExitStack() as stack:
+            # First of all: whatever is looked at before the MANIFEST is still this one is its own.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
             options = newest_options(self._directory)
             place = wal_place(self._directory, options)
-            self._warnings = (_BUFFERED,) if options and options.buffers_log else ()
-            self._logs = HeldLogs(place, self._workplace, self._copies)
-            self._follower = _core.ManifestFollower(self._directory / current)
-            self._current = current
-        return self._follower, self._logs
+            self._followed = _Followed(
+                name=name,
+                fd=fd,
+                identity=identity_file(self._directory),
+                follower=_core.ManifestFollower(path),
+                tables=LinkedTables(self._places, self._workplace, self._copies),
+                logs=HeldLogs(place, self._workplace, self._copies),
+                warnings=(_BUFFERED,) if options and options.buffers_log else (),
+            )
+            stack.pop_all()
+        self._followed.logs.hold_new()
+        return self._followed
 
-    def _forget(self) -> None:
-        if self._logs is not None:
-            self._logs.let_go()
-        for link in self._linked.values():
-            link.unlink(missing_ok=True)
-        self._linked.clear()
-        self._follower = self._logs = None
-
-    def _tables(
-        self, follower: _core.ManifestFollower, state: _core.ManifestState
-    ) -> list[CapturedFile]:
-        files = []
-        try:
-            for sst in state.sst_files:
-                name = table_name(sst.number)
-                link, size = self._link(name)
-                check_size(self._directory / name, size, sst.size)
-                files.append(captured_table(sst, link, size, temporary=True))
-            for blob in state.blob_files:
-                name = blob_name(blob.number)
-                fresh = name not in self._linked
-                link, size = self._link(name)
-                if fresh:
-                    check_blob(link, self._directory / name)
-                files.append(captured_blob(blob, link, size, temporary=True))
-        except FileNotFoundError:
+    def _catch_up(self, followed: _Followed) -> _core.ManifestChanges:
+        """Reads on until all files that are live are linked; returns the last that was read."""
+        for changes in followed.pending:
+            followed.tables.apply(changes)
+        followed.pending.clear()
+        for _ in range(_ATTEMPTS):
+            missing = followed.tables.missing
+            changes = followed.follower.advance()
+            followed.tables.apply(changes)
+            left = followed.tables.missing
+            if not left:
+                return changes
             # RocksDB deletes a file only when the MANIFEST does not name it any more.
-            follower.advance()
-            now = follower.state()
-            live = {table_name(sst.number) for sst in now.sst_files}
-            live |= {blob_name(blob.number) for blob in now.blob_files}
-            if name in live:
-                raise self._places.missing(name) from None
-            raise MovedError(f"{name} was deleted") from None
-        return files
+            if missing & left:
+                self._check_current(followed)
+                raise self._places.missing(min(missing & left))
+        raise MovedError(f"{min(left)} was deleted")
 
-    def _link(self, name: str) -> tuple[Path, int]:
-        link = self._linked.get(name)
-        if link is None:
-            source = self._places.find(name)
-            link = self._workplace.link(source, name)
-            if link is None:
-                link = self._copies / name
-                shutil.copyfile(source, link)
-            self._linked[name] = link
-        return link, link.stat().st_size
+    def _is_current(self, followed: _Followed) -> bool:
+        if _core.read_current(self._directory / "CURRENT") != followed.name:
+            return False
+        # A new database may give it the name that the old one's had.
+        return os.path.samestat(os.fstat(followed.fd), os.stat(self._directory / followed.name))
 
-    def _options(self, state: _core.ManifestState) -> tuple[list[CapturedFile], str]:
-        """The OPTIONS file, and what does not fit the state in it."""
+    def _check_current(self, followed: _Followed) -> None:
+        if not self._is_current(followed):
+            raise MovedError("the MANIFEST was replaced by a new one")
+
+    def _captured(
+        self,
+        followed: _Followed,
+        reached: _core.ManifestChanges,
+        cut: CutLogs,
+        *,
+        patient: bool,
+    ) -> Capture:
+        target = self._copies / followed.name
+        copy_prefix(followed.fd, target, reached.valid_bytes)
+        state = _core.read_manifest(target, allow_partial=False)
+        scattered = any(sst.path_id for sst in state.sst_files)
+        if scattered:
+            _core.clear_path_ids(target)
+        families = tuple(family.name for family in state.column_families)
+        tables = followed.tables.files(state)
+        files = [
+            *tables,
+            *cut.files,
+            *self._options(families, patient=patient),
+            CapturedFile(followed.name, "manifest", 0, target, reached.valid_bytes, temporary=True),
+            self._written("CURRENT", "current", f"{followed.name}\n".encode()),
+        ]
+        if identity_file(self._directory) != followed.identity:
+            raise MovedError("another database took its place")  # and these OPTIONS may be its own
+        sequence = max(state.last_sequence, cut.last_sequence or 0)
+        followed.logs.let_go(cut)
+        followed.tables.let_go(tables)
+        return Capture(
+            files=tuple(files),
+            db_id=followed.identity or identity_of(self._directory, state, files),
+            sequence_number=sequence,
+            column_families=families,
+            scattered=scattered,
+            warnings=(*warnings_of(state), *followed.warnings),
+        )
+
+    def _options(self, families: tuple[str, ...], *, patient: bool) -> list[CapturedFile]:
         files = []
-        lagging = ""
         options = newest_options(self._directory)
         if options is not None:
-            if options.column_families() != {family.name for family in state.column_families}:
-                lagging = f"{options.name} describes other column families"
+            if patient and options.column_families() != set(families):
+                raise MovedError(f"{options.name} describes other column families")
             files.append(self._written(options.name, "options", options.mended()))
         with contextlib.suppress(FileNotFoundError):
             content = (self._directory / EXTRA_CONFIG).read_bytes()
@@ -232,18 +277,7 @@ class _Live:
             except ValueError:
                 raise MovedError(f"{EXTRA_CONFIG} is being written") from None
             files.append(self._written(EXTRA_CONFIG, "config", content))
-        return files, lagging
-
-    def _copied_manifest(self, state: _core.ManifestState) -> CapturedFile:
-        target = self._copies / self._current
-        fd = os.open(self._directory / self._current, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            copy_prefix(fd, target, state.valid_bytes)
-        finally:
-            os.close(fd)
-        if any(sst.path_id for sst in state.sst_files):
-            _core.clear_path_ids(target)
-        return CapturedFile(self._current, "manifest", 0, target, state.valid_bytes, temporary=True)
+        return files
 
     def _written(self, name: str, kind: str, content: bytes) -> CapturedFile:
         target = self._copies / name

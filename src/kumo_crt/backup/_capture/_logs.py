@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from kumo_crt import _core
-from kumo_crt.backup._capture._options import numbered
 from kumo_crt.backup._capture._types import CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace
 
 _log = logging.getLogger("kumo_crt.backup")
+
+_HEADER = 7
+# Types of a first record that tell that the file is not one that RocksDB uses again: whole and
+# first records, sizes of timestamps, a predecessor's facts.
+_NOT_RECYCLED = (1, 2, 10, 130)
 
 
 class MovedError(Exception):
@@ -22,20 +26,74 @@ class MovedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """A log as it is to be captured; without ``info`` it was not read yet, and is complete."""
+
+    number: int
+    original: Path
+    source: Path
+    info: _core.WalInfo | None
+
+
 class CutLogs:
     """The logs as they are at one moment.
 
-    Attributes:
-        files: They, oldest first.
-        last_sequence: Of the last whole record; None if no log tells it.
-        gapless: Every sequence number between the first and the last is in them.
-        oldest_recycled: Number of the oldest log whose file RocksDB may use again.
+    Args:
+        parts: They, newest first.
     """
 
-    files: tuple[CapturedFile, ...]
-    last_sequence: int | None
-    gapless: bool
-    oldest_recycled: int | None
+    def __init__(self, parts: list[_Part]) -> None:
+        self._parts = parts[::-1]
+        recycled = (p.number for p in self._parts if p.info is not None and p.info.recycled)
+        # Number of the oldest log whose file RocksDB may use again.
+        self.oldest_recycled = min(recycled, default=None)
+
+    @functools.cached_property
+    def files(self) -> tuple[CapturedFile, ...]:
+        """They, oldest first."""
+        return tuple(
+            CapturedFile(
+                *(part.original.name, "wal", part.number, part.source),
+                part.source.stat().st_size,
+                temporary=True,
+            )
+            for part in self._parts
+        )
+
+    @functools.cached_property
+    def _infos(self) -> list[_core.WalInfo]:
+        return [part.info or _examined(part) for part in self._parts]
+
+    @property
+    def last_sequence(self) -> int | None:
+        """The last sequence number in them; None if no log tells it."""
+        ends = (info.last_sequence for info in self._infos)
+        return max((end for end in ends if end is not None), default=None)
+
+    @property
+    def gapless(self) -> bool:
+        """Whether every sequence number between the first and the last is in them."""
+        end: int | None = None
+        for info in self._infos:
+            if info.holes or info.compressed:
+                return False  # what a compressed log holds cannot be seen
+            first = info.first_sequence
+            if first is not None and end is not None and first > end + 1:
+                return False
+            end = info.last_sequence if info.last_sequence is not None else end
+        return True
+
+
+def _examined(part: _Part) -> _core.WalInfo:
+    info = _core.scan_wal(part.source)
+    if info.tail == "damaged":
+        _log.warning(
+            "%s: damaged at offset %d (%s): RocksDB's recovery will stop there",
+            part.original,
+            info.tail_offset,
+            info.tail_problem,
+        )
+    return info
 
 
 class HeldLogs:
@@ -60,40 +118,34 @@ class HeldLogs:
 
     def hold_new(self) -> None:
         """Takes hold of the logs that are there and not held yet."""
-        for number, path in numbered(self._directory, "wal"):
-            if number not in self._held:
+        # A directory may have very many other files: only few names are looked at closely.
+        for name in (name for name in os.listdir(self._directory) if name.endswith(".log")):
+            kind, number = _core.classify_file(name)
+            if kind == "wal" and number is not None and number not in self._held:
                 # One that vanished after it was listed was not needed any more.
                 with contextlib.suppress(FileNotFoundError):
-                    self._held[number] = _Held(path, self._workplace)
+                    self._held[number] = _Held(number, self._directory / name, self._workplace)
 
     def cut(self, first: int) -> CutLogs:
-        """Fixes the logs from a number on, as they are now.
+        """Fixes the logs from a number on, as they are now; gives up older ones.
 
         Raises:
             MovedError: A log cannot be read to its end.
         """
-        files: list[CapturedFile] = []
-        infos: list[_core.WalInfo] = []
-        oldest_recycled = None
+        for number in [number for number in self._held if number < first]:
+            self._held.pop(number).close()
+        parts: list[_Part] = []
         sealed = False
         # Newest first: where a log has a record, RocksDB has finished the ones before.
-        for number in sorted((n for n in self._held if n >= first), reverse=True):
-            source, info = self._held[number].cut(self._copies, sealed)
-            name = self._held[number].path.name
-            size = source.stat().st_size
-            files.append(CapturedFile(name, "wal", number, source, size, temporary=True))
-            infos.append(info)
-            sealed = sealed or info.records > 0
-            if info.recycled:
-                oldest_recycled = number
-        files.reverse()
-        infos.reverse()
-        ends = [info.last_sequence for info in infos if info.last_sequence is not None]
-        return CutLogs(tuple(files), max(ends, default=None), _gapless(infos), oldest_recycled)
+        for number in sorted(self._held, reverse=True):
+            part = self._held[number].cut(self._copies, sealed)
+            parts.append(part)
+            sealed = sealed or part.info is None or part.info.records > 0
+        return CutLogs(parts)
 
-    def let_go(self, kept: tuple[CapturedFile, ...] = ()) -> None:
-        """Gives up all logs; links that are among the files stay."""
-        sources = {file.source for file in kept}
+    def let_go(self, kept: CutLogs | None = None) -> None:
+        """Gives up all logs; links that are among those that are kept stay."""
+        sources = {file.source for file in kept.files} if kept is not None else set()
         for held in self._held.values():
             held.close(keep_link=held.link in sources)
         self._held.clear()
@@ -102,51 +154,35 @@ class HeldLogs:
 class _Held:
     """A log: linked where that is possible, and open."""
 
-    def __init__(self, path: Path, workplace: Workplace) -> None:
-        self.path = path
+    def __init__(self, number: int, path: Path, workplace: Workplace) -> None:
+        self._number = number
+        self._path = path
         self.link = workplace.link(path, path.name)
         self._fd = os.open(self.link or path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def cut(self, copies: Path, sealed: bool) -> tuple[Path, _core.WalInfo]:
+    def cut(self, copies: Path, sealed: bool) -> _Part:
         """The log as a file that does not change."""
-        if sealed and self.link is not None:
-            info = _core.scan_wal(self.link)
-            if not info.recycled:
-                if info.tail == "damaged":
-                    _log.warning(
-                        "%s: damaged at offset %d (%s): RocksDB's recovery will stop there",
-                        self.path, info.tail_offset, info.tail_problem,
-                    )  # fmt: skip
-                return self.link, info
+        if sealed and self.link is not None and not self._may_be_recycled():
+            return _Part(self._number, self._path, self.link, None)
         # What is appended from here on must not be seen: the size is fixed first.
-        copy = copies / self.path.name
+        copy = copies / self._path.name
         copy_prefix(self._fd, copy, os.fstat(self._fd).st_size)
         info = _core.scan_wal(copy)
         if info.tail == "damaged":
-            _damaged(self.path, info)
+            raise MovedError(
+                f"{self._path} cannot be read at offset {info.tail_offset}: {info.tail_problem}"
+            )
         os.truncate(copy, info.valid_bytes)
-        return copy, info
+        return _Part(self._number, self._path, copy, info)
 
-    def close(self, *, keep_link: bool) -> None:
+    def _may_be_recycled(self) -> bool:
+        header = os.pread(self._fd, _HEADER, 0)
+        return len(header) < _HEADER or header[-1] not in _NOT_RECYCLED
+
+    def close(self, *, keep_link: bool = False) -> None:
         os.close(self._fd)
         if self.link is not None and not keep_link:
             self.link.unlink(missing_ok=True)
-
-
-def _damaged(path: Path, info: _core.WalInfo) -> NoReturn:
-    raise MovedError(f"{path} cannot be read at offset {info.tail_offset}: {info.tail_problem}")
-
-
-def _gapless(infos: list[_core.WalInfo]) -> bool:
-    """Whether no sequence number is missing between the logs' batches."""
-    if any(info.holes or info.compressed for info in infos):
-        return False  # what a compressed log holds cannot be seen
-    end: int | None = None
-    for info in infos:
-        if info.first_sequence is not None and end is not None and info.first_sequence > end + 1:
-            return False
-        end = info.last_sequence if info.last_sequence is not None else end
-    return True
 
 
 def copy_prefix(fd: int, target: Path, size: int) -> None:
@@ -158,6 +194,7 @@ def copy_prefix(fd: int, target: Path, size: int) -> None:
     with open(target, "wb", buffering=0) as opened:
         done = 0
         while done < size:
+            # Positioned: the descriptor may be read from more than once.
             count = os.sendfile(opened.fileno(), fd, done, size - done)
             if count == 0:
                 raise MovedError(f"{target.name} became shorter")
