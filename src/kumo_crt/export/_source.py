@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,22 +91,26 @@ def opened(
             directory = Path(source.path()).resolve()
         except Exception as error:
             raise RepositoryError(f"{error}: pass the path of a database") from error
-        db_id = _check(directory, directory, column_family)
-        yield Source(_entries(source.get_column_family(column_family), keys), db_id)
+        manifest = _check(directory, directory, column_family)
+        entries = _entries(source.get_column_family(column_family), keys)
+        yield Source(entries, identity_file(directory) or manifest.db_id)
         return
     with contextlib.ExitStack() as stack:
         taken = stack.enter_context(capture(source, live=live, data_paths=data_paths))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-export-")))
         for file in taken.files:
-            (directory / file.path).symlink_to(file.source)
-        _check(source, directory, column_family)
-        family = stack.enter_context(_read_only(directory, column_family))
+            if file.kind in ("sst", "blob"):
+                (directory / file.path).symlink_to(file.source)
+            else:
+                shutil.copyfile(file.source, directory / file.path)
+        manifest = _check(source, directory, column_family)
+        family = stack.enter_context(_opened(directory, manifest, column_family))
         yield Source(_entries(family, keys), taken.db_id)
 
 
-def _check(path: object, directory: Path, column_family: str) -> str:
-    """Refuses what cannot be exported as it is; returns the database's id."""
-    manifest = _core.read_manifest(directory / _core.read_current(directory / "CURRENT"))
+def _check(path: object, directory: Path, column_family: str) -> _core.ManifestState:
+    """Refuses what cannot be exported as it is."""
+    manifest = _manifest_of(directory)
     families = {family.name: family.comparator for family in manifest.column_families}
     if column_family not in families:
         raise RepositoryError(
@@ -122,11 +127,19 @@ def _check(path: object, directory: Path, column_family: str) -> str:
             f"{path}: the column family {column_family!r} orders its keys by "
             f"{families[column_family]}: only those in the order of their bytes can be exported"
         )
-    return identity_file(directory) or manifest.db_id
+    return manifest
+
+
+def _manifest_of(directory: Path) -> _core.ManifestState:
+    try:
+        return _core.read_manifest(directory / _core.read_current(directory / "CURRENT"))
+    except FileNotFoundError:
+        # An open database may have replaced it by a new one just now.
+        return _core.read_manifest(directory / _core.read_current(directory / "CURRENT"))
 
 
 @contextlib.contextmanager
-def _read_only(directory: Path, column_family: str) -> Iterator[Any]:
+def _opened(directory: Path, manifest: _core.ManifestState, column_family: str) -> Iterator[Any]:
     try:
         from rocksdict import AccessType, Options, Rdict
     except ImportError:
@@ -134,13 +147,21 @@ def _read_only(directory: Path, column_family: str) -> Iterator[Any]:
             "an export reads the database with rocksdict: pip install 'kumo-crt[rocksdb]'"
         ) from None
     plain = Options(raw_mode=True)
-    families = dict.fromkeys(("default", column_family), plain)
+    plain.create_if_missing(False)
+    plain.set_disable_auto_compactions(True)
+    families = {"default", column_family}
+    access = AccessType.read_only()
+    if manifest.wals:
+        # RocksDB 9.8 crashes when it opens such a database (track_and_verify_wals_in_manifest) for
+        # reading alone. What it writes goes into our directory.
+        families = {family.name for family in manifest.column_families}
+        access = AccessType.read_write()
     try:
         database = Rdict(
             os.fspath(directory),
             plain,
-            column_families=families,
-            access_type=AccessType.read_only(),
+            column_families=dict.fromkeys(families, plain),
+            access_type=access,
         )
     except Exception as error:
         raise RepositoryError(f"the database cannot be opened for reading: {error}") from error
