@@ -44,7 +44,8 @@ class Problem:
         snapshot: Id of the newest snapshot that it is in.
         path: File of the database; empty if the manifest itself is damaged.
         key: Key of the object.
-        kind: ``missing``, ``size``, ``checksum``, ``unverifiable``, ``archived`` or ``manifest``;
+        kind: ``missing``, ``size``, ``checksum``, ``unverifiable``, ``unreadable`` (the
+            service itself fails at it), ``archived`` or ``manifest``;
             of a drill also ``open``, ``content``, ``rto`` or ``age``.
         message: What was found and what was expected.
         snapshots: Ids of all snapshots that it is in, oldest first.

@@ -12,7 +12,7 @@ from kumo_crt.backup._fetch import DamagedError, fetch_task, missing, wrong_size
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import NotFoundError
+from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import Discard
 from kumo_crt.s3._objects import head_task
@@ -21,6 +21,7 @@ from kumo_crt.s3._retry import Retries
 # A job is about as many bytes or objects: enough to be worth its own connections.
 _JOB_BYTES = 256 << 20
 _JOB_OBJECTS = 256
+_INTERNAL_ERROR = 500
 # And there are at least this many, where there are objects enough: workers end together then.
 _JOBS = 32
 
@@ -93,6 +94,12 @@ def _checked(task: Task[None]) -> Task[Outcome]:
         yield from task
     except DamagedError as damage:
         return Outcome(damage.kind, str(damage))
+    except S3Error as error:
+        # A service that finds its own copy rotten answers so, however often it is asked. That is
+        # one object's trouble; of a service that is overloaded (503) the whole run has to know.
+        if error.status != _INTERNAL_ERROR:
+            raise
+        return Outcome("unreadable", f"the service cannot read it: {error}")
     return Outcome()
 
 
