@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Snapshot,
         SnapshotFile,
         SnapshotHealth,
+        StoredObject,
         ThawReport,
         VerifyReport,
     )
@@ -149,6 +150,7 @@ __all__ = [
     "SnapshotFile",
     "SnapshotHealth",
     "SnapshotNotFoundError",
+    "StoredObject",
     "ThawReport",
     "ThrottledError",
     "TransportError",

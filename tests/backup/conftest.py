@@ -84,6 +84,12 @@ def make(library: Library, tmp_path: Path) -> Make:
 
 
 @pytest.fixture
+def each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files become objects of their own: for tests that are about many objects."""
+    monkeypatch.setenv("KUMO_CRT_BUNDLE_BELOW", "0")
+
+
+@pytest.fixture
 def repository(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
     """An empty repository."""
     with kumo_crt.Repository.create(url(bucket), client=s3) as created:

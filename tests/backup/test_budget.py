@@ -25,6 +25,7 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_bytes_of_all_threads_together(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path
 ) -> None:
@@ -56,6 +57,7 @@ def test_bytes_of_a_large_object(
     assert 0.5 < _seconds(lambda: limited.restore(tmp_path / "restored")) < 10
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_requests(s3: kumo_crt.S3Client, bucket: str, make: Make) -> None:
     limited = kumo_crt.Repository.create(url(bucket), client=s3, max_requests_per_second=40)
     path = make("many_files")

@@ -53,6 +53,7 @@ def test_configuration(
 
 
 @pytest.mark.parametrize("name", ["blobs", "unflushed_wal", "column_families", "many_files"])
+@pytest.mark.usefixtures("each_alone")
 def test_manifest(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, name: str
 ) -> None:

@@ -40,7 +40,7 @@ def test_nothing_has_changed(
 ) -> None:
     path = make(name)
     first = counted.backup(path)
-    assert _sent(proxy) == len(stored_files(first))
+    assert _sent(proxy) == len(first.object_keys)
     proxy.requests.clear()
     second = counted.backup(path)
     assert _sent(proxy) == 0

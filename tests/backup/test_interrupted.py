@@ -97,6 +97,7 @@ def test_killed_backup(
     assert content_of(tmp_path / "restored") == library.truth(name)
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_killed_restore(
     repository: kumo_crt.Repository,
     s3_server: S3Server,

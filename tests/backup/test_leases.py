@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -70,7 +71,14 @@ def test_the_pin_comes_before_everything_and_goes_last(
 
     with watched(s3, look) as watch:
         snapshot = repository.backup(path)
-    first, *_, last = watch.sent[1:]  # the configuration is read to know the service's time
+    # Before it, only manifests are looked for; and the configuration, for the service's time.
+    reads = {"GetObject", "ListObjectsV2"}
+    before = list(itertools.takewhile(lambda sent: sent.operation in reads, watch.sent))
+    assert {sent.key.removeprefix(PREFIX) for sent in before} <= {
+        "/kumo-repository.json",
+        "/snapshots/",
+    }
+    first, *_, last = watch.sent[len(before) :]
     assert (first.operation, last.operation) == ("PutObject", "DeleteObject")
     assert first.key == last.key
     assert first.key.startswith(f"{PREFIX}/inflight/backup-")
@@ -90,6 +98,7 @@ def test_dry_run_writes_no_pin(
     assert {sent.operation for sent in watch.sent} == {"GetObject", "ListObjectsV2"}
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_a_failed_backup_leaves_no_pin(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
 ) -> None:
@@ -106,7 +115,7 @@ def test_a_failed_backup_leaves_no_pin(
     # Killed, it leaves one, which disturbs nobody.
 
     def die(number: int, sent: Sent) -> None:
-        if "/snapshots/" in sent.key:
+        if sent.operation == "PutObject" and "/snapshots/" in sent.key:
             watch.kill()
 
     with pytest.raises(Killed), watched(s3, die) as watch:
@@ -117,6 +126,7 @@ def test_a_failed_backup_leaves_no_pin(
     assert repository.verify(level="full").ok
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_long_backups_renew_their_pin(
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,
@@ -185,6 +195,7 @@ def test_renewals_have_a_connection_of_their_own(
         assert kumo_crt.Repository(url(bucket), client=client).verify(level="full").ok
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_renewals_that_fail_for_a_while(
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,

@@ -208,6 +208,7 @@ def test_other_objects_are_left_alone(
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("each_alone")
 def test_many_objects_go_in_portions(
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,

@@ -120,6 +120,7 @@ def test_large_objects(small_parts: kumo_crt.S3Client, boto: Any, bucket: str, m
     assert repository.verify(level="full").ok
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_from_what_was_found_before(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
 ) -> None:
@@ -138,6 +139,7 @@ def test_from_what_was_found_before(
     assert [problem.key for problem in repository.verify().problems] == [third.key]
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_files_that_are_not_the_wanted_ones(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
 ) -> None:

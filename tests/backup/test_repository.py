@@ -284,6 +284,7 @@ def test_progress(repository: kumo_crt.Repository, make: Make, tmp_path: Path) -
 
 
 @pytest.mark.servers("seaweed-http")
+@pytest.mark.usefixtures("each_alone")
 def test_rate_limit(repository: kumo_crt.Repository, make: Make) -> None:
     path = make("many_files")
     size = repository.backup(path, dry_run=True).uploaded_bytes

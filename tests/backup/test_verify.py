@@ -17,6 +17,7 @@ from rocksdict import Rdict
 import kumo_crt
 from kumo_crt import _core
 from kumo_crt.backup import _selection, _verify_job
+from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._selection import Subset, select
 from tests.backup.conftest import Make
 from tests.backup.helpers import (
@@ -55,18 +56,18 @@ def _objects(*snapshots: kumo_crt.Snapshot) -> dict[str, int]:
 # -- selection ------------------------------------------------------------------------------------
 
 
-def _files(sizes: list[int]) -> list[kumo_crt.SnapshotFile]:
-    return [
+def _files(sizes: list[int]) -> list[DataObject]:
+    return objects_of(
         kumo_crt.SnapshotFile(f"{n:06d}.sst", "sst", size, 0, key=f"data/00/sst-{n}-{size}.sst")
         for n, size in enumerate(sizes, 1)
-    ]
+    )
 
 
 @pytest.mark.parametrize("of", [1, 2, 7])
 def test_parts_are_disjoint_and_all(of: int) -> None:
     files = _files([100] * 50)
     parts = [select(files, Subset(n, of), None, lambda _: None) for n in range(1, of + 1)]
-    assert sorted((f for part in parts for f in part), key=lambda f: f.path) == files
+    assert sorted((f for part in parts for f in part), key=files.index) == files
     # Nor do they change when others come and go.
     some = files[::3]
     assert select(some, Subset(1, of), None, lambda _: None) == [f for f in parts[0] if f in some]
@@ -80,15 +81,15 @@ def test_the_oldest_parts_come_round_in_as_many_runs(of: int, sizes: list[int]) 
     for run in range(of):
         chosen = select(files, Subset(None, of), None, read.get)
         assert sum(f.size for f in chosen) >= sum(sizes) / of
-        read |= {key_of(f): datetime(2026, 1, 1 + run % 28, run // 28, tzinfo=UTC) for f in chosen}
-    assert {f.path for f in files if f.size and key_of(f) not in read} == set()
+        read |= {f.key: datetime(2026, 1, 1 + run % 28, run // 28, tzinfo=UTC) for f in chosen}
+    assert {f.key for f in files if f.size and f.key not in read} == set()
 
 
 def test_no_more_than_so_many_bytes() -> None:
     files = _files([10, 20, 30, 1000])
-    read = {key_of(f): datetime(2026, 1, day, tzinfo=UTC) for day, f in enumerate(files[:3], 1)}
+    read = {f.key: datetime(2026, 1, day, tzinfo=UTC) for day, f in enumerate(files[:3], 1)}
     assert select(files, None, 500, read.get) == [files[3]]  # never read: the first, though large
-    read[key_of(files[3])] = datetime(2026, 2, 1, tzinfo=UTC)
+    read[files[3].key] = datetime(2026, 2, 1, tzinfo=UTC)
     assert select(files, None, 35, read.get) == files[:2]
     assert select(files, None, 10_000, read.get) == files
 
@@ -102,6 +103,7 @@ def test_subsets_that_are_none(repository: kumo_crt.Repository, text: str) -> No
 # -- all snapshots, in parts -----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_every_object_of_all_snapshots_once(repository: kumo_crt.Repository, make: Make) -> None:
     first, second = _two_snapshots(repository, make("many_files"))
     objects = _objects(first, second)
@@ -116,6 +118,7 @@ def test_every_object_of_all_snapshots_once(repository: kumo_crt.Repository, mak
     assert sum(part.bytes_read for part in parts) == sum(objects.values())
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_cron_walks_the_whole_repository(
     repository: kumo_crt.Repository,
     s3_via_proxy: kumo_crt.S3Client,
@@ -208,6 +211,7 @@ def test_combinations_that_make_no_sense(repository: kumo_crt.Repository, make: 
 # -- damage ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_damage_is_told_by_keys_and_snapshots(
     repository: kumo_crt.Repository, make: Make, boto: Any, bucket: str
 ) -> None:
@@ -264,6 +268,7 @@ def test_blob_files(repository: kumo_crt.Repository, make: Make, boto: Any, buck
     assert problem.smallest_key <= b"key-%08d" % 200 <= b"key-%08d" % 299 <= problem.largest_key
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_one_damaged_manifest_among_others(
     repository: kumo_crt.Repository, make: Make, boto: Any, bucket: str
 ) -> None:
@@ -277,6 +282,7 @@ def test_one_damaged_manifest_among_others(
 # -- workers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_in_other_processes(
     repository: kumo_crt.Repository,
     make: Make,
@@ -327,6 +333,7 @@ class _Twice(concurrent.futures.Executor):
         return future
 
 
+@pytest.mark.usefixtures("each_alone")
 def test_jobs_may_run_twice_and_tell_no_secrets(
     repository: kumo_crt.Repository, make: Make, s3_server: S3Server
 ) -> None:

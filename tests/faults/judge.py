@@ -109,12 +109,20 @@ class Judge:
             else:
                 stored = objects.get(file["key"])
                 assert stored is not None, f"{what}: {file['path']}: {file['key']} is missing"
-                size, crc = stored.size, self._checksum(prefix + file["key"], stored)
+                size, crc = self._part(prefix + file["key"], stored, file)
             assert (size, crc) == (file["size"], file["crc32c"]), f"{what}: {file['path']}"
         assert manifest["total_bytes"] == sum(file["size"] for file in manifest["files"]), what
         (current,) = (file for file in manifest["files"] if file["kind"] == "current")
         named = base64.b64decode(current["inline"]).decode()
         assert [f["path"] + "\n" for f in manifest["files"] if f["kind"] == "manifest"] == [named]
+
+    def _part(self, key: str, stored: Stored, file: dict[str, Any]) -> tuple[int, str]:
+        """Size and CRC32C of what an object, or a place in a bundle, holds of a file."""
+        if "offset" not in file:
+            return stored.size, self._checksum(key, stored)
+        start = file["offset"]
+        content = self.get(key)[start : start + file["size"]]
+        return len(content), _crc32c(content)
 
     def _checksum(self, key: str, stored: Stored) -> str:
         identity = (stored.etag, stored.size)

@@ -1,7 +1,7 @@
 """Backups of RocksDB databases in S3; the format is in docs/format.md."""
 
 from kumo_crt.backup._repository import Repository
-from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
+from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile, StoredObject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "Snapshot",
     "SnapshotFile",
     "SnapshotHealth",
+    "StoredObject",
     "ThawReport",
     "VerifyReport",
 ]

@@ -294,7 +294,7 @@ class Care(RepositoryBase):
         damage = ledger.known_damage()
         result = []
         for snapshot in snapshots:
-            keys = [file.key for file in snapshot.files if file.key is not None]
+            keys = sorted(snapshot.object_keys)
             drilled = ledger.drills.get(snapshot.id)
             result.append(
                 SnapshotHealth(

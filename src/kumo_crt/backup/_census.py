@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,6 +27,8 @@ class Entry:
     db_id: str
     created_at: datetime
     keys: tuple[str, ...]
+    # What of its bundles it needs: where that begins and how long it is, by their keys.
+    parts: Mapping[str, frozenset[tuple[int, int]]]
 
 
 @dataclass(slots=True)
@@ -39,8 +41,11 @@ class Census:
 
     store: Store
     entries: dict[str, Entry] = field(default_factory=dict)
-    # Snapshots share most of their keys: one string for each.
+    # Snapshots share most of their keys: one string for each. And most of their parts.
     _names: dict[str, str] = field(default_factory=dict)
+    _parts: dict[frozenset[tuple[int, int]], frozenset[tuple[int, int]]] = field(
+        default_factory=dict
+    )
 
     def read_new(self, meter: Meter | None = None) -> Task[list[Entry]]:
         """Reads the manifests that have come since the last time.
@@ -87,13 +92,34 @@ class Census:
             if meter is not None:
                 meter.add(1)
         keys = tuple(self._names.setdefault(key, key) for key in snapshot.object_keys)
-        return Entry(snapshot.id, snapshot.db_id, snapshot.created_at, keys)
+        parts: dict[str, set[tuple[int, int]]] = {}
+        for file in snapshot.files:
+            if file.key is not None and file.offset is not None:
+                parts.setdefault(file.key, set()).add((file.offset, file.size))
+        shared = {
+            self._names[key]: self._parts.setdefault(found, found)
+            for key, places in parts.items()
+            for found in (frozenset(places),)
+        }
+        return Entry(snapshot.id, snapshot.db_id, snapshot.created_at, keys, shared)
 
     def live(self, removed: Iterable[str] = ()) -> set[str]:
         """Keys of the data objects that snapshots name, but for some that are removed."""
         gone = frozenset(removed)
         return {
             key for entry in self.entries.values() if entry.id not in gone for key in entry.keys
+        }
+
+    def used_parts(self, removed: Iterable[str] = ()) -> dict[str, int]:
+        """Bytes of each bundle that snapshots name, but for some that are removed."""
+        gone = frozenset(removed)
+        parts: dict[str, set[frozenset[tuple[int, int]]]] = {}
+        for entry in self.entries.values():
+            if entry.id not in gone:
+                for key, found in entry.parts.items():
+                    parts.setdefault(key, set()).add(found)
+        return {
+            key: sum(size for _, size in frozenset().union(*found)) for key, found in parts.items()
         }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _inflight, _layout, _manifest
 from kumo_crt.backup._lease import Lease
-from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
 from kumo_crt.s3._objects import delete_task, head_task
@@ -60,8 +60,7 @@ def check_relied_on(
         keys = (item.file.key or "" for item in reused)
         doubtful.update(key for key in keys if _inflight.object_hash(key) in condemned)
     sources = sorted({item.source for item in reused if item.source is not None})
-    there = yield Gather((_is_there(store, _layout.snapshot_key(s)) for s in sources), 4)
-    gone = {source for source, is_there in zip(sources, there, strict=True) if not is_there}
+    gone = yield from gone_snapshots(store, sources)
     doubtful.update(item.file.key or "" for item in reused if item.source in gone)
     missing = yield from _missing(store, (i.file for i in reused if i.file.key in doubtful))
     if missing:
@@ -142,6 +141,12 @@ def check_after(
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
 
 
+def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:
+    """Those of some snapshots that do not exist any more."""
+    there = yield Gather((_is_there(store, _layout.snapshot_key(s)) for s in ids), 4)
+    return {item for item, is_there in zip(ids, there, strict=True) if not is_there}
+
+
 def _is_there(store: Store, key: str) -> Task[bool]:
     try:
         yield from head_task(store.context, store.bucket, store.location.key(key))
@@ -153,13 +158,14 @@ def _is_there(store: Store, key: str) -> Task[bool]:
 def _missing(store: Store, files: Iterable[SnapshotFile]) -> Task[list[str]]:
     """Keys of those data objects that are gone, or of another size."""
 
-    def look(file: SnapshotFile) -> Task[str | None]:
-        key = file.key or ""
+    def look(wanted: StoredObject) -> Task[str | None]:
+        key = wanted.key
         try:
             found = yield from head_task(store.context, store.bucket, store.location.key(key))
         except NotFoundError:
             return key
-        return None if found.size == file.size else key
+        return None if found.size == wanted.size else key
 
-    found: list[str | None] = yield Gather((look(file) for file in files), _HEADS_AT_ONCE)
+    objects = dict.fromkeys(file.stored for file in files)
+    found: list[str | None] = yield Gather((look(item) for item in objects), _HEADS_AT_ONCE)
     return [key for key in found if key is not None]

@@ -12,6 +12,7 @@ from kumo_crt import _core
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup._families import manifest_of, materialise_task, number_of
 from kumo_crt.backup._fetch import DamagedError
+from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._reports import Problem
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
@@ -32,7 +33,7 @@ class _Range:
 
 
 def explain_task(
-    store: Store, damaged: Mapping[SnapshotFile, Outcome], known: Iterable[Snapshot]
+    store: Store, damaged: Mapping[DataObject, Outcome], known: Iterable[Snapshot]
 ) -> Task[list[Problem]]:
     """Makes problems of damaged objects; reads every manifest for it, and some MANIFESTs."""
     snapshots = {snapshot.id: snapshot for snapshot in known}
@@ -41,40 +42,59 @@ def explain_task(
         (_readable(store, name) for name in ids if name not in snapshots), _CONCURRENCY
     )
     snapshots |= {snapshot.id: snapshot for snapshot in others if snapshot is not None}
-    users: dict[str, list[Snapshot]] = {}
-    wanted = {file.key for file in damaged}
-    for _, snapshot in sorted(snapshots.items()):
-        for key in {file.key for file in snapshot.files} & wanted:
-            users.setdefault(key or "", []).append(snapshot)
+    users = _users({item.key for item in damaged}, snapshots)
     ranges: dict[str, Mapping[int, _Range]] = {}
     problems = []
-    for file, outcome in damaged.items():
-        key = file.key or ""
-        # The newest that names it: its MANIFEST is the one that is most likely to be there.
-        affected = users.get(key, [])
-        newest = affected[-1] if affected else None
-        if newest is not None and newest.id not in ranges and file.kind in ("sst", "blob"):
-            ranges[newest.id] = yield from _ranges(store, newest)
-        path = file.path
-        found: _Range | None = None
-        if newest is not None:
-            there = next(item for item in newest.files if item.key == file.key)
-            path = there.path
-            found = ranges.get(newest.id, {}).get(number_of(there) or 0)
-        problems.append(
-            Problem(
-                snapshot=newest.id if newest is not None else "",
-                path=path,
-                key=key,
-                kind=outcome.kind or "",
-                message=outcome.message,
-                snapshots=tuple(snapshot.id for snapshot in affected),
-                column_family=found.column_family if found is not None else None,
-                smallest_key=found.smallest if found is not None else None,
-                largest_key=found.largest if found is not None else None,
-            )
-        )
+    for item, outcome in damaged.items():
+        places = users.get(item.key, {})
+        for place in places if outcome.files is None else (f.offset for f in outcome.files):
+            # The newest that names it: its MANIFEST is the one that is most likely to be there.
+            newest, file = places[place][-1]
+            if newest.id not in ranges and file.kind in ("sst", "blob"):
+                ranges[newest.id] = yield from _ranges(store, newest)
+            found = ranges.get(newest.id, {}).get(number_of(file) or 0)
+            names = tuple(snapshot.id for snapshot, _ in places[place])
+            problems.append(_problem(item, outcome, file.path, names, found))
+        if not places or outcome.files == ():
+            # No file is affected, or no snapshot is there any more.
+            path = item.files[0].path if outcome.files is None else ""
+            names = tuple(sorted({s.id for found in places.values() for s, _ in found}))
+            problems.append(_problem(item, outcome, path, names, None))
     return problems
+
+
+def _users(
+    keys: set[str], snapshots: Mapping[str, Snapshot]
+) -> dict[str, dict[int | None, list[tuple[Snapshot, SnapshotFile]]]]:
+    """Which snapshots name what is at a place of an object, oldest first."""
+    users: dict[str, dict[int | None, list[tuple[Snapshot, SnapshotFile]]]] = {}
+    for _, snapshot in sorted(snapshots.items()):
+        for file in snapshot.files:
+            if file.key in keys:
+                found = users.setdefault(file.key, {}).setdefault(file.offset, [])
+                if not found or found[-1][0] is not snapshot:
+                    found.append((snapshot, file))
+    return users
+
+
+def _problem(
+    item: DataObject,
+    outcome: Outcome,
+    path: str,
+    snapshots: tuple[str, ...],
+    found: _Range | None,
+) -> Problem:
+    return Problem(
+        snapshot=snapshots[-1] if snapshots else "",
+        path=path,
+        key=item.key,
+        kind=outcome.kind or "",
+        message=outcome.message,
+        snapshots=snapshots,
+        column_family=found.column_family if found is not None else None,
+        smallest_key=found.smallest if found is not None else None,
+        largest_key=found.largest if found is not None else None,
+    )
 
 
 def _readable(store: Store, snapshot_id: str) -> Task[Snapshot | None]:

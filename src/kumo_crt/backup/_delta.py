@@ -84,6 +84,6 @@ def _link(source: Path, work: Path, file: SnapshotFile) -> bool:
 def _is_the_one(path: Path, file: SnapshotFile) -> bool:
     if file.kind == "sst":
         found = CapturedFile(file.path, "sst", number_of(file) or 0, path, file.size)
-        if not _names.is_name_of(file.key or "", found):
+        if not _names.is_name_of(file, found):
             return False
     return path.stat().st_size == file.size and _names.crc32c_of(path) == file.crc32c

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
@@ -39,12 +39,19 @@ class Reader:
         document: The JSON text.
         where: Its URL, for messages.
         kind: What its member ``format`` has to be.
+        features: Those that its member ``features`` may name.
 
     Raises:
-        FormatError: It is something else, or of an unknown version.
+        FormatError: It is something else, of an unknown version, or needs an unknown feature.
     """
 
-    def __init__(self, document: bytes | memoryview, where: str, kind: str) -> None:
+    def __init__(
+        self,
+        document: bytes | memoryview,
+        where: str,
+        kind: str,
+        features: Collection[str] = (),
+    ) -> None:
         self._where = where
         if len(document) > MAX_DOCUMENT:
             raise self.error("", f"{len(document)} bytes: larger than {MAX_DOCUMENT}")
@@ -63,6 +70,13 @@ class Reader:
                 "version",
                 f"{version!r}"[:40] + f" is not {VERSION}, the one that this kumo_crt knows: "
                 "use a newer kumo_crt",
+            )
+        self.features = frozenset(self.texts("features")) if "features" in parsed else frozenset()
+        if unknown := sorted(self.features.difference(features)):
+            raise self.error(
+                "features",
+                f"{unknown!r}"[:80] + " is not known to this kumo_crt, and without it this would "
+                "be misread: use a newer kumo_crt",
             )
 
     def error(self, field: str, problem: str) -> FormatError:

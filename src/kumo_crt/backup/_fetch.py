@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from kumo_crt._engine import Meter, Task
-from kumo_crt.backup._results import SnapshotFile
+from kumo_crt.backup._results import SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ArchivedError,
     ChecksumMismatchError,
     NotFoundError,
+    S3Error,
     TransportError,
 )
 from kumo_crt.s3._get import Discard, GetOptions, get_task
 from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._results import GetResult
 
 # A checksum that differs may have been damaged on the way: only a second reading tells.
-_READINGS = 2
+READINGS = 2
+# Status of an answer to a range that begins behind the end.
+_NO_SUCH_RANGE = 416
 
 
 class DamagedError(Exception):
@@ -35,54 +39,76 @@ class DamagedError(Exception):
 def fetch_task(
     store: Store, file: SnapshotFile, into: Path | Discard, meter: Meter | None
 ) -> Task[None]:
-    """Reads a file's data object in full, and compares it with the manifest.
+    """Reads a file from its data object, and compares it with the manifest.
 
     Raises:
         DamagedError: It is not there, or something else.
         TransportError: It could not be read; that says nothing about it.
     """
-    key = file.key or ""
-    where = store.location.key(key)
-    for reading in range(1, _READINGS + 1):
+    if not file.size and isinstance(into, Path):
+        into.write_bytes(b"")
+    part = None if file.offset is None else (file.offset, file.offset + file.size)
+    if not file.size and part is not None:
+        return  # there is no such range
+    for reading in range(1, READINGS + 1):
         counted = Meter(None, 0, meter)
-        options = GetOptions(expected_size=file.size, expected_crc32c=file.crc32c, meter=counted)
+        options = GetOptions(
+            range=part, expected_size=file.size, expected_crc32c=file.crc32c, meter=counted
+        )
         try:
-            yield from get_task(store.context, store.bucket, where, into, options)
-        except NotFoundError:
-            raise missing(store, file) from None
-        except ArchivedError as error:
-            raise DamagedError("archived", f"{store.url(key)}: {error}") from error
+            yield from get_object_task(store, file.stored, into, options)
         except (ChecksumMismatchError, TransportError) as error:
             counted.add(-counted.done)
-            yield from _check_size(store, file)
             if isinstance(error, TransportError):
                 raise
-            if reading == _READINGS:
+            if reading == READINGS:
                 raise DamagedError("checksum", str(error)) from error
         else:
             return
 
 
-def _check_size(store: Store, file: SnapshotFile) -> Task[None]:
-    """Says so if the service itself knows another size."""
-    where = store.location.key(file.key or "")
+def get_object_task(
+    store: Store, stored: StoredObject, into: object, options: GetOptions
+) -> Task[GetResult]:
+    """Reads a data object, or a part of it.
+
+    Raises:
+        DamagedError: It is not there, cannot be read, or has another size.
+        ChecksumMismatchError: It is not what the options say.
+    """
+    where = store.location.key(stored.key)
     try:
-        found = yield from head_task(store.context, store.bucket, where)
+        return (yield from get_task(store.context, store.bucket, where, into, options))
     except NotFoundError:
-        raise missing(store, file) from None
+        raise missing(store, stored) from None
+    except ArchivedError as error:
+        raise DamagedError("archived", f"{store.url(stored.key)}: {error}") from error
+    except (ChecksumMismatchError, TransportError, S3Error) as error:
+        if isinstance(error, S3Error) and error.status != _NO_SUCH_RANGE:
+            raise
+        yield from _check_size(store, stored)
+        raise
+
+
+def _check_size(store: Store, stored: StoredObject) -> Task[None]:
+    """Says so if the service itself knows another size."""
+    try:
+        found = yield from head_task(store.context, store.bucket, store.location.key(stored.key))
+    except NotFoundError:
+        raise missing(store, stored) from None
     except TransportError:
         return  # then the first error is the one to tell
-    if found.size != file.size:
-        raise wrong_size(store, file, found.size)
+    if found.size != stored.size:
+        raise wrong_size(store, stored, found.size)
 
 
-def missing(store: Store, file: SnapshotFile) -> DamagedError:
+def missing(store: Store, stored: StoredObject) -> DamagedError:
     """There is no such object."""
-    return DamagedError("missing", f"{store.url(file.key or '')}: the object is missing")
+    return DamagedError("missing", f"{store.url(stored.key)}: the object is missing")
 
 
-def wrong_size(store: Store, file: SnapshotFile, found: int) -> DamagedError:
+def wrong_size(store: Store, stored: StoredObject, found: int) -> DamagedError:
     """The object has another size."""
     return DamagedError(
-        "size", f"{store.url(file.key or '')}: {found} bytes, the manifest says {file.size}"
+        "size", f"{store.url(stored.key)}: {found} bytes, the manifest says {stored.size}"
     )

@@ -31,8 +31,8 @@ class Known:
 
     Attributes:
         newest: Id of the newest snapshot.
-        files: By the key that a file's own name gives.
-        sources: Id of the snapshot that named each of these keys.
+        files: By the names that files have by themselves.
+        sources: Id of the snapshot that named each of them.
     """
 
     newest: str | None = None
@@ -44,11 +44,15 @@ class Known:
         for file in snapshot.files:
             if file.key is None:
                 continue
-            # A variant holds this database's file; another's may be another file of that name.
-            key = _layout.data_key(_layout.plain_name(file.key)) if same_database else file.key
-            if key not in self.files:
-                self.files[key] = file
-                self.sources[key] = snapshot.id
+            object_name = file.key.rpartition("/")[2]
+            name = _layout.plain_name(file.key)
+            if name != object_name and not same_database:
+                # A variant holds this database's file; another's may be another file of that name.
+                continue
+            name = file.name or name
+            if name not in self.files:
+                self.files[name] = file
+                self.sources[name] = snapshot.id
 
 
 def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:

@@ -18,6 +18,7 @@ INLINE_LIMIT = 4096
 _SNAPSHOT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _SUFFIX = re.compile(r"\.[0-9a-f]{8}$")
 _DATA_KEY = re.compile(r"data/([0-9a-f]{2})/([A-Za-z0-9._-]{1,400})")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,399}")
 _FILE_NAMES = {
     "sst": re.compile(r"[0-9]{6,20}\.sst|[0-9]{6,20}\.ldb"),
     "blob": re.compile(r"[0-9]{6,20}\.blob"),
@@ -70,6 +71,11 @@ def is_data_key(key: str) -> bool:
     """Whether a key from a manifest is one that the format allows."""
     match = _DATA_KEY.fullmatch(key)
     return match is not None and not match[2].startswith(".")
+
+
+def is_data_name(name: str) -> bool:
+    """Whether a data object may be called so."""
+    return _NAME.fullmatch(name) is not None
 
 
 def plain_name(key: str) -> str:

@@ -6,17 +6,22 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
-from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.s3._body import header_value
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+# Features of manifests: files may be parts of data objects.
+PACKED = "packed"
+_FEATURES = (PACKED,)
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
 _CRC = re.compile(r"[0-9a-f]{8}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
@@ -120,6 +125,9 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
             entry["inline"] = base64.b64encode(file.inline).decode()
         else:
             entry["key"] = file.key
+        if file.offset is not None:
+            entry["offset"] = file.offset
+            entry["name"] = file.name
         files.append(entry)
     document = {
         "format": "kumo-snapshot",
@@ -137,6 +145,13 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
         "reused_bytes": snapshot.reused_bytes,
         "files": files,
     }
+    containers = {file.key: file.container for file in snapshot.files if file.container is not None}
+    if containers:
+        document["features"] = [PACKED]
+        document["objects"] = {
+            key: {"size": item.size, "crc32c": f"{item.crc32c:08x}"}
+            for key, item in containers.items()
+        }
     if snapshot.table_entries is not None:
         document["table_entries"] = snapshot.table_entries
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
@@ -153,14 +168,16 @@ def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) 
     Raises:
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
-    reader = Reader(document, where, "kumo-snapshot")
+    reader = Reader(document, where, "kumo-snapshot", _FEATURES)
     if reader.text("id") != snapshot_id:
         raise reader.error("id", f"expected {snapshot_id}, as the key says")
     entries = reader.value("files")
     if not isinstance(entries, list):
         raise reader.error("files", "expected a list")
-    files = tuple(_file(reader, index, entry) for index, entry in enumerate(entries))
+    objects = _objects(reader)
+    files = tuple(_file(reader, objects, index, entry) for index, entry in enumerate(entries))
     _check_together(reader, files)
+    _check_objects(reader, objects, files)
     total = reader.number("total_bytes", 1 << 62)
     if total != sum(file.size for file in files):
         raise reader.error("total_bytes", "not the sum of the files' sizes")
@@ -181,32 +198,69 @@ def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) 
     )
 
 
-def _file(reader: Reader, index: int, entry: object) -> SnapshotFile:
+def _objects(reader: Reader) -> dict[str, StoredObject]:
+    """Data objects that are something else than one file."""
+    found = reader.value("objects") if PACKED in reader.features else {}
+    if not isinstance(found, dict):
+        raise reader.error("objects", "expected an object")
+    objects = {}
+    for key, entry in found.items():
+        field = f"objects[{key[:80]!r}]"
+        if not _layout.is_data_key(key):
+            raise reader.error(field, "is not a key below data/")
+        size, crc = _size_and_crc(reader, field, entry)
+        objects[key] = StoredObject(key, size, crc)
+    return objects
+
+
+def _size_and_crc(reader: Reader, field: str, entry: object) -> tuple[int, int]:
+    if not isinstance(entry, dict):
+        raise reader.error(field, "expected an object")
+    size, crc = entry.get("size"), entry.get("crc32c")
+    if not is_number(size, _layout.MAX_FILE_SIZE):
+        raise reader.error(f"{field}.size", f"{size!r}"[:80] + " is not a size that S3 can hold")
+    if not isinstance(crc, str) or not _CRC.fullmatch(crc):
+        raise reader.error(f"{field}.crc32c", "expected 8 hexadecimal digits")
+    return size, int(crc, 16)
+
+
+def _file(
+    reader: Reader, objects: Mapping[str, StoredObject], index: int, entry: object
+) -> SnapshotFile:
     field = f"files[{index}]"
     if not isinstance(entry, dict):
         raise reader.error(field, "expected an object")
-    kind, path, size, crc = (entry.get(name) for name in ("kind", "path", "size", "crc32c"))
+    kind, path = entry.get("kind"), entry.get("path")
     if not isinstance(kind, str) or kind not in _layout.KINDS:
         shown = repr(kind)[:80]
         raise reader.error(f"{field}.kind", f"{shown} is not one of {', '.join(_layout.KINDS)}")
     if not isinstance(path, str) or not _layout.is_file_name(kind, path):
         shown = repr(path)[:80]
         raise reader.error(f"{field}.path", f"{shown} is not the name of a {kind} file of RocksDB")
-    if not is_number(size, _layout.MAX_FILE_SIZE):
-        raise reader.error(f"{field}.size", f"{size!r}"[:80] + " is not a size that S3 can hold")
-    if not isinstance(crc, str) or not _CRC.fullmatch(crc):
-        raise reader.error(f"{field}.crc32c", "expected 8 hexadecimal digits")
+    size, crc = _size_and_crc(reader, field, entry)
     key, inline = entry.get("key"), entry.get("inline")
     if (key is None) == (inline is None):
         raise reader.error(field, "expected either key or inline")
     if inline is not None:
         content = _inline(inline)
-        if content is None or len(content) != size or _core.crc32c(content) != int(crc, 16):
+        if content is None or len(content) != size or _core.crc32c(content) != crc:
             raise reader.error(f"{field}.inline", "does not have the size and CRC32C it says")
-        return SnapshotFile(path, kind, size, int(crc, 16), inline=content)
+        return SnapshotFile(path, kind, size, crc, inline=content)
     if not isinstance(key, str) or not _layout.is_data_key(key):
         raise reader.error(f"{field}.key", f"{key!r}"[:80] + " is not a key below data/")
-    return SnapshotFile(path, kind, size, int(crc, 16), key=key)
+    container = objects.get(key)
+    if container is None:
+        if "offset" in entry:
+            raise reader.error(f"{field}.offset", "objects, or features, does not tell of its key")
+        return SnapshotFile(path, kind, size, crc, key=key)
+    offset, name = entry.get("offset"), entry.get("name")
+    if not is_number(offset, container.size - size):
+        raise reader.error(f"{field}.offset", f"{offset!r}"[:80] + " is not a place in its object")
+    if not isinstance(name, str) or not _layout.is_data_name(name):
+        raise reader.error(f"{field}.name", f"{name!r}"[:80] + " is not the name of a data object")
+    return SnapshotFile(
+        path, kind, size, crc, key=key, offset=offset, name=name, container=container
+    )
 
 
 def _inline(text: object) -> bytes | None:
@@ -217,6 +271,20 @@ def _inline(text: object) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return content if len(content) <= _layout.INLINE_LIMIT else None
+
+
+def _check_objects(
+    reader: Reader, objects: Mapping[str, StoredObject], files: tuple[SnapshotFile, ...]
+) -> None:
+    """Makes sure that objects are used, and that files in them do not overlap."""
+    packed = [file for file in files if file.offset is not None]
+    if unused := objects.keys() - {file.key for file in packed}:
+        raise reader.error("objects", f"no file is in {min(unused)}"[:200])
+    # Files that are alike are one.
+    places = sorted({(file.key or "", file.offset or 0, file.size, file.crc32c) for file in packed})
+    for (key, offset, size, _), (following, start, *_) in pairwise(places):
+        if key == following and start < offset + size:
+            raise reader.error("files", f"two overlap in {key} at {start}"[:200])
 
 
 def _check_together(reader: Reader, files: tuple[SnapshotFile, ...]) -> None:

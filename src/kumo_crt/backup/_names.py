@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._results import SnapshotFile
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SESSION = re.compile(r"[A-Z0-9]{20}")
@@ -51,14 +52,14 @@ def _other_name(file: CapturedFile, db_id: str) -> str:
     return f"{file.kind}-{sha256_of(file.source)}-{file.size}{suffix}"
 
 
-def is_name_of(key: str, file: CapturedFile) -> bool:
-    """Whether a data object's key is one that this file's identity or content may have.
+def is_name_of(wanted: SnapshotFile, file: CapturedFile) -> bool:
+    """Whether a file of a snapshot has a name that this file's identity or content may give.
 
     Of blob files that cannot be told: their names hold the moment they were written.
     """
     if file.kind == "blob":
         return True
-    expected = key.rpartition("/")[2]
+    expected = wanted.name or (wanted.key or "").rpartition("/")[2]
     # A name that was taken has something behind it.
     name = object_name(file, "")
     return expected == name or (

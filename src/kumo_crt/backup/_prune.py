@@ -57,6 +57,8 @@ class _Unreferenced:
     unmarked: list[ObjectInfo] = field(default_factory=list)
     protected_objects: int = 0
     protected_bytes: int = 0
+    # Bytes of bundles that are needed, and that are not needed themselves.
+    wasted_bytes: int = 0
     # When the last of `pending` becomes due.
     until: datetime | None = None
 
@@ -238,11 +240,14 @@ class _Prune:
             oldest.update(dict.fromkeys(mark.objects, mark.written))
         pages = yield from _census.list_data(self._store)
         live = self._census.live(removed)
+        used = self._census.used_parts(removed)
         start = len(self._store.location.prefix)
         grace = _inflight.grace()
         now = self._clock.now()
         for item in _census.data_objects(self._store, pages):
             if item.key[start:] in live:
+                if (parts := used.get(item.key[start:])) is not None:
+                    found.wasted_bytes += max(0, item.size - parts)
                 continue
             if protection.covers(item.key, item.last_modified):
                 found.protected_objects += 1
@@ -325,6 +330,7 @@ class _Prune:
             pending_until=found.until if found.pending else None,
             protected_objects=found.protected_objects + sweeper.protected_objects,
             protected_bytes=found.protected_bytes + sweeper.protected_bytes,
+            wasted_bytes=found.wasted_bytes,
             aborted_uploads=sweeper.aborted_uploads,
             versioned=versioned,
             deleted_versions=sweeper.deleted_versions,

@@ -24,6 +24,8 @@ class PruneReport:
             none.
         protected_objects: Data objects that no snapshot names, and that running backups need.
         protected_bytes: Their size.
+        wasted_bytes: Bytes in bundles that no snapshot names, while others of the same bundles are
+            named: they go with them.
         aborted_uploads: Unfinished multipart uploads that were aborted.
         versioned: Whether the bucket keeps versions of what was deleted; None: it does not say.
         deleted_versions: Versions that were deleted for good, delete markers not counted; a dry run
@@ -44,6 +46,7 @@ class PruneReport:
     pending_until: datetime | None = None
     protected_objects: int = 0
     protected_bytes: int = 0
+    wasted_bytes: int = 0
     aborted_uploads: int = 0
     versioned: bool | None = None
     deleted_versions: int = 0

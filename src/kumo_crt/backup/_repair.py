@@ -5,6 +5,7 @@ This is the only place that replaces an object; docs/format.md says how.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import secrets
@@ -16,14 +17,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from kumo_crt import _core
-from kumo_crt._engine import Gather, Meter, Task, Throttle
-from kumo_crt.backup import _damage, _ledger, _names, _verify
-from kumo_crt.backup._capture import CapturedFile
+from kumo_crt._engine import NO_ROOM, Gather, Meter, Reservation, Reserve, Task, Throttle
+from kumo_crt.backup import _damage, _ledger, _verify
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._ledger import Ledger, object_hash
+from kumo_crt.backup._objects import DataObject
+from kumo_crt.backup._ranges import PartsDamagedError, check_object_task
+from kumo_crt.backup._rebuild import rebuild_task
 from kumo_crt.backup._reports import Problem, Repaired, RepairReport
-from kumo_crt.backup._results import SnapshotFile
+from kumo_crt.backup._sources import Sources
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify import VerifyPlan
 from kumo_crt.backup._verify_job import Outcome
@@ -36,7 +38,7 @@ from kumo_crt.exceptions import (
     S3Error,
     TransportError,
 )
-from kumo_crt.s3._body import FileSource
+from kumo_crt.s3._body import FileSource, MemorySource, Source
 from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._get import Discard
 from kumo_crt.s3._objects import head_task
@@ -46,7 +48,6 @@ from kumo_crt.s3._results import HeadResult
 
 QUARANTINE = "quarantine/"
 T = TypeVar("T")
-_KINDS = ("sst", "blob", "wal", "manifest", "options")
 _log = logging.getLogger("kumo_crt.backup")
 
 
@@ -85,7 +86,7 @@ class RepairPlan:
 class _Step:
     """What came of one object."""
 
-    file: SnapshotFile
+    item: DataObject
     damage: Outcome
     repaired: Repaired | None = None
     at: datetime | None = None
@@ -98,11 +99,11 @@ def repair(plan: RepairPlan) -> RepairReport:
         if not source.is_dir():
             raise RepositoryError(f"{source}: no such directory: it is to have the files")
     suspects, problems = _suspects(plan)
-    index = _index(plan.sources)
-    meter = Meter(plan.progress, sum(file.size for file in suspects))
-    steps: list[_Step | None] = plan.run(_repair_all(plan, suspects, index, meter))
+    sources = Sources(plan.sources)
+    meter = Meter(plan.progress, sum(item.size for item in suspects))
+    steps: list[_Step | None] = plan.run(_repair_all(plan, suspects, sources, meter))
     done = [step for step in steps if step is not None]
-    left = {step.file: step.damage for step in done if step.repaired is None}
+    left = {step.item: step.damage for step in done if step.repaired is None}
     if left:
         problems += plan.run(_damage.explain_task(plan.store, left, ()))
     repaired = tuple(step.repaired for step in done if step.repaired is not None)
@@ -119,68 +120,101 @@ def repair(plan: RepairPlan) -> RepairReport:
     )
 
 
-def _suspects(plan: RepairPlan) -> tuple[list[SnapshotFile], list[Problem]]:
+def _suspects(plan: RepairPlan) -> tuple[list[DataObject], list[Problem]]:
     """Objects to look at, and problems that no source can solve (manifests)."""
     if plan.known is None:
-        found, problems = _verify.find_damage(plan.look)
-        return list(found), problems
-    files, problems = _verify.files_of(plan.look)
-    keys = {problem.key for problem in plan.known}
-    return [file for file in files if file.key in keys], problems
-
-
-def _index(sources: Iterable[Path]) -> dict[int, list[CapturedFile]]:
-    """Files of databases, by their size."""
-    found: dict[int, list[CapturedFile]] = {}
-    for source in sources:
-        for path in sorted(source.iterdir()):
-            kind, number = _core.classify_file(path.name)
-            # Immutable or known by all of their content: a database may be open meanwhile.
-            if kind in _KINDS and path.is_file():
-                size = path.stat().st_size
-                file = CapturedFile(path.name, kind, number or 0, path, size)
-                found.setdefault(size, []).append(file)
-    return found
+        damage, problems = _verify.find_damage(plan.look)
+        found = list(damage)
+    else:
+        objects, problems = _verify.objects_of_plan(plan.look)
+        keys = {problem.key for problem in plan.known}
+        found = [item for item in objects if item.key in keys]
+    if plan.look.snapshot != _verify.ALL and not all(item.is_file for item in found):
+        # Other snapshots may need other parts of a bundle.
+        everywhere = dataclasses.replace(plan.look, snapshot=_verify.ALL)
+        objects, _ = _verify.objects_of_plan(everywhere)
+        whole = {item.stored: item for item in objects}
+        found = [whole.get(item.stored, item) for item in found]
+    return found, problems
 
 
 def _repair_all(
-    plan: RepairPlan,
-    suspects: Sequence[SnapshotFile],
-    index: dict[int, list[CapturedFile]],
-    meter: Meter,
+    plan: RepairPlan, suspects: Sequence[DataObject], sources: Sources, meter: Meter
 ) -> Task[list[_Step | None]]:
     steps: list[_Step | None] = yield Gather(
-        (_repair_one(plan, file, index, meter) for file in suspects), plan.look.concurrency
+        (_repair_one(plan, item, sources, meter) for item in suspects), plan.look.concurrency
     )
     return steps
 
 
 def _repair_one(
-    plan: RepairPlan, file: SnapshotFile, index: dict[int, list[CapturedFile]], meter: Meter
+    plan: RepairPlan, item: DataObject, sources: Sources, meter: Meter
 ) -> Task[_Step | None]:
     """None: it is as it should be."""
-    damage = yield from _look(plan, file)
+    damage = yield from _look(plan, item)
     if damage is None:
-        meter.add(file.size)
+        meter.add(item.size)
         return None
-    source = _source_of(file, index) if damage.kind != "archived" else None
-    if source is None:
-        return _Step(file, damage)
-    kind = damage.kind or ""
-    if plan.dry_run:
-        return _Step(
-            file, damage, Repaired(file.key or "", file.path, kind, file.size, str(source))
-        )
-    quarantined = yield from _replace(plan, file, source, meter)
-    at = yield from _confirm(plan, file)
-    result = Repaired(file.key or "", file.path, kind, file.size, str(source), quarantined)
-    return _Step(file, damage, result, at)
+    if damage.kind == "archived":
+        return _Step(item, damage)
+    if not item.is_file:
+        # A bundle is put together in memory.
+        with (yield Reserve(item.size)) as room:
+            found = yield from rebuild_task(plan.store, item, sources)
+            if found is None:
+                return _Step(item, damage)
+            source: Source = MemorySource(found[0])
+            return (yield from _bring_back(plan, item, damage, source, found[1], meter, room))
+    path = sources.find(item.files[0])
+    if path is None:
+        return _Step(item, damage)
+    with open(path, "rb", buffering=0) as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+            raise IntegrityError(f"{path}: is no regular file any more")
+        source = FileSource(opened.fileno())
+        return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 
-def _look(plan: RepairPlan, file: SnapshotFile) -> Task[Outcome | None]:
+def _bring_back(
+    plan: RepairPlan,
+    item: DataObject,
+    damage: Outcome,
+    source: Source,
+    path: Path | None,
+    meter: Meter,
+    room: Reservation,
+) -> Task[_Step]:
+    quarantined: str | None = None
+    at: datetime | None = None
+    if not plan.dry_run:
+        quarantined = yield from _replace(plan, item, source, path, meter)
+        room.close()  # what reads it again waits for room itself
+        at = yield from _confirm(plan, item)
+    repaired = Repaired(
+        key=item.key,
+        path=item.files[0].path,
+        kind=damage.kind or "",
+        size=item.size,
+        source=str(path) if path is not None else "",
+        quarantine=quarantined,
+        files=len(item.files),
+    )
+    return _Step(item, damage, repaired, at)
+
+
+def _read(plan: RepairPlan, item: DataObject) -> Task[None]:
+    """Reads the object in full."""
+    if item.is_file:
+        return fetch_task(plan.store, item.files[0], Discard(), None)
+    return check_object_task(plan.store, item, None)
+
+
+def _look(plan: RepairPlan, item: DataObject) -> Task[Outcome | None]:
     """Reads the object in full: what was reported may have been another's mistake."""
     try:
-        yield from fetch_task(plan.store, file, Discard(), None)
+        yield from _read(plan, item)
+    except PartsDamagedError as damage:
+        return Outcome(damage.kind, str(damage), damage.files)
     except DamagedError as damage:
         return Outcome(damage.kind, str(damage))
     except (TransportError, S3Error) as error:
@@ -190,75 +224,52 @@ def _look(plan: RepairPlan, file: SnapshotFile) -> Task[Outcome | None]:
     return None
 
 
-def _source_of(file: SnapshotFile, index: dict[int, list[CapturedFile]]) -> Path | None:
-    """A file with the size, identity and CRC32C that are wanted."""
-    # A blob file has no identity but its number.
-    candidates = [
-        candidate
-        for candidate in index.get(file.size, ())
-        if candidate.kind == file.kind and (file.kind != "blob" or candidate.path == file.path)
-    ]
-    for candidate in sorted(candidates, key=lambda c: c.path != file.path):
-        try:
-            if (
-                _names.is_name_of(file.key or "", candidate)
-                and _names.crc32c_of(candidate.source) == file.crc32c
-            ):
-                return candidate.source
-        except OSError as error:
-            _log.warning("a file that may be the wanted one cannot be read: %s", error)
-    return None
-
-
-def _head(store: Store, file: SnapshotFile) -> Task[HeadResult | None]:
-    where = store.location.key(file.key or "")
+def _head(store: Store, item: DataObject) -> Task[HeadResult | None]:
+    where = store.location.key(item.key)
     try:
         return (yield from head_task(store.context, store.bucket, where))
     except NotFoundError:
         return None
 
 
-def _replace(plan: RepairPlan, file: SnapshotFile, path: Path, meter: Meter) -> Task[str | None]:
+def _replace(
+    plan: RepairPlan, item: DataObject, source: Source, path: Path | None, meter: Meter
+) -> Task[str | None]:
     """Puts the damaged object aside, and the good one in its place."""
     store = plan.store
-    key = store.location.key(file.key or "")
-    there = yield from _head(store, file)
+    key = store.location.key(item.key)
+    there = yield from _head(store, item)
     quarantined: str | None = None
     if there is not None:
-        quarantined = yield from _put_aside(plan, file, there)
+        quarantined = yield from _put_aside(plan, item, there)
     options = PutOptions(
         checksum=True,
-        headers=store.data_headers(file.kind),
+        headers=store.data_headers(item.files[0].kind),
         if_match=there.etag if there is not None else None,
         if_none_match="*" if there is None else None,
         meter=meter,
         throttle=plan.throttle,
     )
-    with open(path, "rb", buffering=0) as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise IntegrityError(f"{path}: is no regular file any more")
-        source = FileSource(opened.fileno())
-        if source.size != file.size:
-            raise IntegrityError(f"{path}: {source.size} bytes, it had {file.size} a moment ago")
-        try:
-            result = yield from put_task(store.context, store.bucket, key, source, options)
-        except PreconditionFailedError:
-            return (
-                quarantined  # another repair or backup was faster; what it wrote is confirmed next
-            )
-    if result.checksum_crc32c != file.crc32c:
+    if source.size != item.size:
+        raise IntegrityError(f"{path}: {source.size} bytes, it had {item.size} a moment ago")
+    try:
+        result = yield from put_task(store.context, store.bucket, key, source, options)
+    except PreconditionFailedError:
+        # Another repair or backup was faster; what it wrote is confirmed next.
+        return quarantined
+    if result.checksum_crc32c != item.stored.crc32c:
         raise IntegrityError(f"{path}: changed while it was sent: do not write to a source")
     return quarantined
 
 
-def _put_aside(plan: RepairPlan, file: SnapshotFile, there: HeadResult) -> Task[str | None]:
+def _put_aside(plan: RepairPlan, item: DataObject, there: HeadResult) -> Task[str | None]:
     store = plan.store
-    name = (file.key or "").rpartition("/")[2]
+    name = item.key.rpartition("/")[2]
     target = f"{QUARANTINE}{name}.{plan.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     try:
         yield from copy_task(
             store.context,
-            (store.bucket, store.location.key(file.key or "")),
+            (store.bucket, store.location.key(item.key)),
             (store.bucket, store.location.key(target)),
             size=there.size,
             etag=there.etag,
@@ -268,25 +279,25 @@ def _put_aside(plan: RepairPlan, file: SnapshotFile, there: HeadResult) -> Task[
         raise
     except S3Error as error:
         # Not even the service can read it: there is nothing to keep.
-        _log.warning("%s: not copied before it is replaced: %s", store.url(file.key or ""), error)
+        _log.warning("%s: not copied before it is replaced: %s", store.url(item.key), error)
         return None
     return target
 
 
-def _confirm(plan: RepairPlan, file: SnapshotFile) -> Task[datetime | None]:
+def _confirm(plan: RepairPlan, item: DataObject) -> Task[datetime | None]:
     """Reads the object that is there now.
 
     Raises:
         IntegrityError: It is not the wanted one.
     """
     try:
-        yield from fetch_task(plan.store, file, Discard(), None)
+        yield from _read(plan, item)
     except DamagedError as damage:
         raise IntegrityError(
             f"{damage}: not repaired. Somebody else has written to this key: look who it was, and "
             "repair it again"
         ) from damage
-    found = yield from _head(plan.store, file)
+    found = yield from _head(plan.store, item)
     return found.server_time if found is not None else None
 
 
@@ -296,7 +307,7 @@ def _remember(plan: RepairPlan, steps: Iterable[_Step]) -> None:
     latest = plan.now
     for step in steps:
         if step.repaired is not None and step.at is not None:
-            new.reads[object_hash(step.file.key or "")] = step.at
+            new.reads[object_hash(step.item.key)] = step.at
             latest = max(latest, step.at)
     if new.reads:
         plan.run(_ledger.record_task(plan.store, new, latest, plan.look.tool))

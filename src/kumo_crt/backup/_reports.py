@@ -164,9 +164,11 @@ class Repaired:
         path: File of the database.
         kind: What had been wrong with it.
         size: Bytes.
-        source: The file that it was sent from.
+        source: The file that it was sent from; of several one, and none if parts of the object
+            itself were enough.
         quarantine: Key of the copy of what had been there; None if there was nothing, or nothing
             that could be read.
+        files: Files in it that snapshots name.
     """
 
     key: str
@@ -175,6 +177,7 @@ class Repaired:
     size: int
     source: str
     quarantine: str | None = None
+    files: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Repository(Care, Keeping):
         progress: Progress | None = None,
         max_bytes_per_second: float | None = None,
         max_concurrency: int | None = None,
+        bundle_below: int | None = None,
+        bundle_size: int | None = None,
         dry_run: bool = False,
     ) -> Snapshot:
         """Stores a consistent state of a database as a new snapshot.
@@ -67,6 +69,10 @@ class Repository(Care, Keeping):
             progress: Called with bytes done and total, ten times a second at most.
             max_bytes_per_second: Limit for what is sent.
             max_concurrency: Files at once; 8.
+            bundle_below: New table and blob files of less than these bytes are stored together,
+                in bundles; else ``KUMO_CRT_BUNDLE_BELOW``, else 256 KiB. 0: each by itself.
+            bundle_size: Bytes that a bundle has at most, up to 64 MiB: it is put together in
+                memory; else ``KUMO_CRT_BUNDLE_SIZE``, else 16 MiB.
             dry_run: Only find out what would be sent.
 
         Returns:
@@ -77,11 +83,13 @@ class Repository(Care, Keeping):
             RepositoryLockedError: The database is open elsewhere, and `live` is not set.
             RepositoryError: The source is no database, or damaged, or changes too fast.
         """
+        from kumo_crt.backup import _packing
         from kumo_crt.backup._capture import capture, compact
         from kumo_crt.backup._upload import BackupPlan, backup_task
 
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
+        limits = _packing.limits(bundle_below, bundle_size)
         config, now = self._guarded()
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
@@ -97,6 +105,7 @@ class Repository(Care, Keeping):
                 tags=dict(tags or {}),
                 tool=f"kumo_crt {_core.build_info()['version']}",
                 concurrency=self._concurrency(max_concurrency),
+                limits=limits,
                 progress=progress,
                 throttle=throttle,
                 dry_run=dry_run,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _delta, _families, _names, _place, _thaw
+from kumo_crt.backup import _delta, _families, _names, _place, _ranges, _thaw
 from kumo_crt.backup._families import Selection
 from kumo_crt.backup._fetch import DamagedError
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
@@ -69,6 +69,12 @@ class _Work:
     kept: set[str] = field(default_factory=set)
     reused: set[str] = field(default_factory=set)
     syncs: list[Future[None]] = field(default_factory=list)
+
+    def finish(self, file: SnapshotFile) -> None:
+        """Does what is left to do with a file that is there."""
+        if self.selection is not None and file.kind == "options":
+            _families.rewrite_options(self.directory / file.path, self.selection.names)
+        self.sync(file.path)
 
     def sync(self, name: str) -> None:
         """Begins to bring a file to the disk, while others are still on their way."""
@@ -244,8 +250,12 @@ def _fill(plan: RestorePlan, work: _Work) -> int:
 def _download_all(
     plan: RestorePlan, work: _Work, files: list[SnapshotFile], meter: Meter
 ) -> Task[None]:
-    ordered = sorted(files, key=lambda file: file.size, reverse=True)
-    yield Gather((_download(plan.store, work, file, meter) for file in ordered), plan.concurrency)
+    alone = [file for file in files if file.offset is None or file.size > _ranges.RUN]
+    alone.sort(key=lambda file: file.size, reverse=True)
+    runs = _ranges.runs_of(f for f in files if f.offset is not None and f.size <= _ranges.RUN)
+    tasks = [_download(plan.store, work, file, meter) for file in alone]
+    tasks += [_download_run(plan.store, work, run, meter) for run in runs]
+    yield Gather(tasks, plan.concurrency)
 
 
 def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter) -> Task[None]:
@@ -254,9 +264,19 @@ def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter) -> Ta
         yield from _families.materialise_task(store, file, path, meter)
     except DamagedError as damage:
         raise DamagedError(damage.kind, f"{file.path}: {damage}") from damage
-    if work.selection is not None and file.kind == "options":
-        _families.rewrite_options(path, work.selection.names)
-    work.sync(file.path)
+    work.finish(file)
+
+
+def _download_run(store: Store, work: _Work, run: _ranges.Run, meter: Meter) -> Task[None]:
+    def take(file: SnapshotFile, content: memoryview) -> None:
+        (work.directory / file.path).write_bytes(content)
+        work.finish(file)
+
+    try:
+        yield from _ranges.read_run_task(store, run, take, meter)
+    except DamagedError as damage:
+        damaged = damage.files if isinstance(damage, _ranges.PartsDamagedError) else run.files
+        raise DamagedError(damage.kind, f"{damaged[0].path}: {damage}") from damage
 
 
 def _rewrite(work: _Work, selection: Selection) -> None:

@@ -8,6 +8,21 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A data object as it is stored.
+
+    Attributes:
+        key: Its key, below the repository's prefix.
+        size: Bytes.
+        crc32c: CRC32C of all of them.
+    """
+
+    key: str
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFile:
     """One file of a snapshot.
 
@@ -18,6 +33,9 @@ class SnapshotFile:
         crc32c: CRC32C of the whole file.
         key: Key of its data object, below the repository's prefix; None if it is ``inline``.
         inline: Its content, for very small files.
+        offset: Where it begins in its data object, if that holds several files.
+        name: What a data object of its own would be called, if it has none.
+        container: The data object, if it is something else than the file.
     """
 
     path: str
@@ -26,6 +44,14 @@ class SnapshotFile:
     crc32c: int
     key: str | None = None
     inline: bytes | None = field(default=None, repr=False)
+    offset: int | None = None
+    name: str | None = None
+    container: StoredObject | None = field(default=None, repr=False)
+
+    @property
+    def stored(self) -> StoredObject:
+        """Its data object."""
+        return self.container or StoredObject(self.key or "", self.size, self.crc32c)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kumo_crt.backup._results import SnapshotFile
+from kumo_crt.backup._objects import DataObject
 
 _TEXT = re.compile(r"(oldest|[0-9]{1,9})/([0-9]{1,9})")
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -47,42 +47,42 @@ class Subset:
 
 
 def select(
-    files: Sequence[SnapshotFile],
+    objects: Sequence[DataObject],
     subset: Subset | None,
     max_bytes: int | None,
     last_read: Callable[[str], datetime | None],
-) -> list[SnapshotFile]:
+) -> list[DataObject]:
     """Chooses objects.
 
     A part n/t is chosen by the hash of the key: it stays the same when others come and go. With
     ``oldest/t`` or ``max_bytes``, those that were not read for longest come first.
 
     Args:
-        files: All objects.
+        objects: All objects.
         subset: The part to choose from.
         max_bytes: No more than these, but at least one object.
         last_read: When an object was last read.
     """
-    chosen = list(files)
+    chosen = list(objects)
     limit = max_bytes
     least = 0
     if subset is not None and subset.part is not None:
-        chosen = [file for file in chosen if part_of(file.key or "", subset.of) == subset.part]
+        chosen = [item for item in chosen if part_of(item.key, subset.of) == subset.part]
     elif subset is not None:
         # Whole objects, and never less than the share: after t runs everything was read.
-        least = -(-sum(file.size for file in chosen) // subset.of)
+        least = -(-sum(item.size for item in chosen) // subset.of)
     if limit is None and not least:
         return chosen
-    chosen.sort(key=lambda file: (last_read(file.key or "") or _NEVER, _hash(file.key or "")))
-    result: list[SnapshotFile] = []
+    chosen.sort(key=lambda item: (last_read(item.key) or _NEVER, _hash(item.key)))
+    result: list[DataObject] = []
     size = 0
-    for file in chosen:
+    for item in chosen:
         if result and (
-            (limit is not None and size + file.size > limit) or (least and size >= least)
+            (limit is not None and size + item.size > limit) or (least and size >= least)
         ):
             break
-        result.append(file)
-        size += file.size
+        result.append(item)
+        size += item.size
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup._reports import ThawReport
-from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ArchivedError, NotFoundError
 from kumo_crt.s3._bucket import restore_object_task
@@ -32,22 +32,22 @@ def state_of(found: HeadResult) -> State:
     return "ongoing" if _ONGOING.search(found.restore) else "thawed"
 
 
-def _look(store: Store, file: SnapshotFile) -> Task[tuple[SnapshotFile, State]]:
-    where = store.location.key(file.key or "")
+def _look(store: Store, stored: StoredObject) -> Task[tuple[StoredObject, State]]:
+    where = store.location.key(stored.key)
     try:
         found = yield from head_task(store.context, store.bucket, where)
     except NotFoundError:
-        return file, "missing"
-    return file, state_of(found)
+        return stored, "missing"
+    return stored, state_of(found)
 
 
 def states_task(
     store: Store, files: Iterable[SnapshotFile]
-) -> Task[list[tuple[SnapshotFile, State]]]:
-    """Looks at every data object of some files."""
-    stored = (file for file in files if file.key is not None)
-    result: list[tuple[SnapshotFile, State]] = yield Gather(
-        (_look(store, file) for file in stored), _CONCURRENCY
+) -> Task[list[tuple[StoredObject, State]]]:
+    """Looks at every data object of some files, once."""
+    objects = dict.fromkeys(file.stored for file in files if file.key is not None)
+    result: list[tuple[StoredObject, State]] = yield Gather(
+        (_look(store, stored) for stored in objects), _CONCURRENCY
     )
     return result
 
@@ -55,13 +55,13 @@ def states_task(
 def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[ThawReport]:
     """Asks for copies of all archived objects of a snapshot."""
     states = yield from states_task(store, snapshot.files)
-    archived = [file for file, state in states if state == "archived"]
+    archived = [stored for stored, state in states if state == "archived"]
     yield Gather(
         (
             restore_object_task(
-                store.context, store.bucket, store.location.key(file.key or ""), days, tier
+                store.context, store.bucket, store.location.key(stored.key), days, tier
             )
-            for file in archived
+            for stored in archived
         ),
         _CONCURRENCY,
     )
@@ -72,7 +72,7 @@ def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[Th
         snapshot=snapshot.id,
         ready=not archived and not counts["ongoing"],
         requested=len(archived),
-        requested_bytes=sum(file.size for file in archived),
+        requested_bytes=sum(stored.size for stored in archived),
         ongoing=counts["ongoing"],
         thawed=counts["thawed"],
         objects=len(states),
@@ -84,11 +84,11 @@ def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[Th
 def archived_error_task(store: Store, snapshot: Snapshot) -> Task[ArchivedError]:
     """What to say when an object of a snapshot turned out to be archived."""
     states = yield from states_task(store, snapshot.files)
-    archived = [file for file, state in states if state == "archived"]
+    archived = [stored for stored, state in states if state == "archived"]
     ongoing = sum(1 for _, state in states if state == "ongoing")
     message = (
         f"snapshot {snapshot.id}: {len(archived)} of {len(states)} objects "
-        f"({sum(file.size for file in archived)} bytes) are archived, {ongoing} are being thawed. "
+        f"({sum(item.size for item in archived)} bytes) are archived, {ongoing} are being thawed. "
         "Ask for readable copies (Repository.request_thaw, --request-thaw DAYS), and run this "
         "again when they are there: minutes to hours, up to two days for the deepest archive"
     )

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Meter, Task, Throttle
-from kumo_crt.backup import _commit, _inflight, _known, _layout, _manifest, _names, _unfinished
+from kumo_crt.backup import (
+    _commit,
+    _inflight,
+    _known,
+    _layout,
+    _manifest,
+    _names,
+    _packing,
+    _unfinished,
+)
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
+from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._packing import Bundle, Limits, Packing
 from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._sending import FileContent, Sender, Sent, send_bundle_task, send_task
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import (
-    ArchivedError,
-    ChecksumMismatchError,
-    IntegrityError,
-    NotFoundError,
-    PreconditionFailedError,
-)
-from kumo_crt.s3._body import FileSource
-from kumo_crt.s3._get import Discard, GetOptions, get_task
-from kumo_crt.s3._objects import head_task
-from kumo_crt.s3._put import put_task
-from kumo_crt.s3._putting import PutOptions
+from kumo_crt.exceptions import RepositoryError
 
-# Below this, sending a file that may be there already costs less than asking first.
-_ASK_FIRST = 1 << 20
+# How often it is looked up what is there, if snapshots are removed meanwhile.
+_LOOK_UPS = 5
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class BackupPlan:
     tags: Mapping[str, str]
     tool: str
     concurrency: int
+    limits: Limits
     progress: Callable[[int, int], object] | None = None
     throttle: Throttle | None = None
     dry_run: bool = False
@@ -51,24 +53,23 @@ class BackupPlan:
     names: dict[str, str] = field(default_factory=dict)
     entries: list[int | None] = field(default_factory=list)
     known: _known.Known = field(default_factory=_known.Known)
+    packing: Packing = field(default_factory=Packing)
     # What a prune is deleting: its names are not used.
     condemned: frozenset[str] = frozenset()
     sweeps: frozenset[str] = frozenset()
     relied_on: list[Reused] = field(default_factory=list)
-    # Uploads that killed backups have left, by key.
-    unfinished: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
-    # Before anything is asked of the repository: the pin has to name what may be relied on.
     for file in plan.capture.files:
         if not _is_inline(file):
             plan.names[file.path], entries = _names.examine(file, plan.capture.db_id)
             if file.kind == "sst":
                 plan.entries.append(entries)
+    yield from _look_up(plan)
     if plan.dry_run:
-        return (yield from _send_all(plan, None))
+        return (yield from _dry_run(plan))
     lease = Lease(
         plan.store,
         _inflight.BACKUP,
@@ -79,48 +80,118 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     return (yield from lease.during(_pinned(plan, lease)))
 
 
-def _pinned(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
-    hashes = {_inflight.object_hash(_layout.data_key(name)) for name in plan.names.values()}
-    yield from lease.acquire(sorted(hashes))
-    return (yield from lease.keep(_send_all(plan, lease)))
-
-
-def _send_all(plan: BackupPlan, lease: Lease | None) -> Task[Snapshot]:
-    if lease is not None:
-        # After the pin was written: a prune that does not see the pin is seen here.
-        leases = yield from _inflight.list_leases(plan.store)
-        plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
-        plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
+def _look_up(plan: BackupPlan) -> Task[None]:
+    """Finds out what the repository has, and decides what becomes of each file."""
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
-    if lease is not None and _any_in_parts(plan):
-        others = [found for found in leases.values() if found.id != lease.id]
-        plan.unfinished = yield from _unfinished.find_task(plan.store, others, plan.created_at)
-    meter = Meter(plan.progress, sum(file.size for file in plan.capture.files))
-    tasks = (_file_task(plan, file, meter) for file in plan.capture.files)
-    files: list[SnapshotFile] = yield Gather(tasks, plan.concurrency)
-    if lease is None:
-        snapshot = _snapshot_of(plan, files)
-        _commit.encode(plan.store, snapshot, plan.config, plan.tool)
-    else:
-        yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
-        committed = yield from _commit.commit(
-            plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
+    plan.packing = _packing.pack(
+        [file for file in plan.capture.files if not _is_inline(file)],
+        plan.names,
+        plan.known,
+        plan.condemned,
+        plan.limits,
+    )
+
+
+def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
+    reused = plan.packing.reused
+    files = [
+        reused[file.path].file
+        if file.path in reused
+        else SnapshotFile(
+            file.path,
+            file.kind,
+            file.size,
+            0,
+            key=_layout.data_key(plan.names[file.path]),
         )
-        yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
-        snapshot = committed.snapshot
+        if not _is_inline(file)
+        else _inline(file)
+        for file in plan.capture.files
+    ]
+    plan.reused = sum(item.file.size for item in reused.values())
+    plan.uploaded = sum(
+        file.size for file in files if file.path not in reused and file.inline is None
+    )
+    snapshot = _snapshot_of(plan, files)
+    _commit.encode(plan.store, snapshot, plan.config, plan.tool)
+    meter = Meter(plan.progress, snapshot.total_bytes)
+    meter.add(snapshot.total_bytes)
     meter.flush()
+    yield from ()
     return snapshot
 
 
-def _any_in_parts(plan: BackupPlan) -> bool:
-    """Whether a file is to be sent that takes several requests."""
-    least = plan.store.context.settings.multipart_threshold
-    return any(
-        file.size > least
-        and not _is_inline(file)
-        and _layout.data_key(plan.names[file.path]) not in plan.known.files
-        for file in plan.capture.files
+def _pinned(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
+    yield from lease.acquire(sorted(plan.packing.hashes(plan.names)))
+    return (yield from lease.keep(_send_all(plan, lease)))
+
+
+def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
+    """Makes sure that what was decided before the pin was written still holds."""
+    attempt = 1
+    while True:
+        # After the pin was written: a prune that does not see the pin is seen here.
+        leases: dict[str, LeaseState] = yield from _inflight.list_leases(plan.store)
+        plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
+        plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
+        reused = plan.packing.reused.values()
+        gone = yield from _commit.gone_snapshots(plan.store, plan.packing.sources())
+        if not gone and not any(
+            _inflight.object_hash(item.file.key or "") in plan.condemned for item in reused
+        ):
+            return leases
+        if attempt == _LOOK_UPS:
+            raise RepositoryError(
+                f"{plan.store.location}: snapshots are being removed so fast that none could be "
+                "built on: run the backup again"
+            )
+        attempt += 1
+        yield from _look_up(plan)
+        yield from lease.write(_inflight.BACKUP, sorted(plan.packing.hashes(plan.names)))
+
+
+def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
+    leases = yield from _settle(plan, lease)
+    unfinished: Mapping[str, tuple[str, ...]] = {}
+    if _any_in_parts(plan):
+        others = [found for found in leases.values() if found.id != lease.id]
+        unfinished = yield from _unfinished.find_task(plan.store, others, plan.created_at)
+    meter = Meter(plan.progress, sum(file.size for file in plan.capture.files))
+    sender = Sender(plan.store, meter, plan.throttle, unfinished)
+    done: dict[str, SnapshotFile] = {}
+    alone = set(map(id, plan.packing.alone))
+    for file in plan.capture.files:
+        if id(file) in alone:
+            continue
+        if _is_inline(file):
+            done[file.path] = _inline(file)
+        elif (there := plan.packing.reused.get(file.path)) is not None:
+            done[file.path] = there.file
+            plan.reused += file.size
+            plan.relied_on.append(there)
+        else:
+            continue
+        meter.add(file.size)
+        file.release()
+    tasks = [_send_bundle(plan, sender, bundle) for bundle in plan.packing.bundles]
+    tasks += [_send_file(plan, sender, file) for file in plan.packing.alone]
+    for files in (yield Gather(tasks, plan.concurrency)):
+        done.update((file.path, file) for file in files)
+    files = [done[file.path] for file in plan.capture.files]
+    yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
+    committed = yield from _commit.commit(
+        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
     )
+    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
+    meter.flush()
+    return committed.snapshot
+
+
+def _any_in_parts(plan: BackupPlan) -> bool:
+    """Whether an object is to be sent that takes several requests."""
+    least = plan.store.context.settings.multipart_threshold
+    packing = plan.packing
+    return any(item.size > least for items in (packing.alone, packing.bundles) for item in items)
 
 
 def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
@@ -144,37 +215,6 @@ def _is_inline(file: CapturedFile) -> bool:
     return file.size <= _layout.INLINE_LIMIT and file.kind not in ("sst", "blob")
 
 
-def _file_task(plan: BackupPlan, file: CapturedFile, meter: Meter) -> Task[SnapshotFile]:
-    if _is_inline(file):
-        result = _inline(file)
-        meter.add(file.size)
-    else:
-        name = plan.names[file.path]
-        key = _layout.data_key(name)
-        known = plan.known.files.get(key)
-        condemned = _inflight.object_hash(key) in plan.condemned
-        # One that has not the CRC32C that RocksDB recorded is something else, or damaged.
-        same = (
-            known is not None and known.size == file.size and file.checksum in (None, known.crc32c)
-        )
-        if known is not None and same and not condemned:
-            plan.reused += file.size
-            meter.add(file.size)
-            result = SnapshotFile(file.path, file.kind, file.size, known.crc32c, key=known.key)
-            plan.relied_on.append(Reused(result, plan.known.sources[key]))
-        elif plan.dry_run:
-            plan.uploaded += file.size
-            meter.add(file.size)
-            result = SnapshotFile(file.path, file.kind, file.size, 0, key=key)
-        elif condemned:
-            # Whatever the prune may still send cannot hit a name that is drawn now.
-            result = yield from _send(plan, file, f"{name}.{os.urandom(4).hex()}", meter)
-        else:
-            result = yield from _send(plan, file, name, meter)
-    file.release()
-    return result
-
-
 def _inline(file: CapturedFile) -> SnapshotFile:
     content = file.source.read_bytes()
     return SnapshotFile(
@@ -186,99 +226,51 @@ def _inline(file: CapturedFile) -> SnapshotFile:
     )
 
 
-def _send(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[SnapshotFile]:
-    """Sends a file, unless an unfinished backup has done that already."""
-    if file.size >= _ASK_FIRST:
-        there = yield from _already_there(plan, file, name, meter)
-        if there is not None:
-            return there
-    try:
-        crc = yield from _put(plan, file, name, meter)
-    except PreconditionFailedError:
-        there = yield from _already_there(plan, file, name, meter)
-        if there is not None:
-            return there
-        # The name is taken by something else: damage, or an identity that lied.
-        name = f"{name}.{_names.crc32c_of(file.source):08x}"
-        try:
-            crc = yield from _put(plan, file, name, meter)
-        except PreconditionFailedError:
-            there = yield from _already_there(plan, file, name, meter)
-            if there is not None:
-                return there
-            raise IntegrityError(
-                f"{plan.store.url(_layout.data_key(name))}: holds something else than its name "
-                "says. Look at it, delete it if it is damaged, and run the backup again"
-            ) from None
-    plan.uploaded += file.size
-    return SnapshotFile(file.path, file.kind, file.size, crc, key=_layout.data_key(name))
+def _free_name(plan: BackupPlan, name: str) -> str:
+    """The name, or, while it is being deleted, another."""
+    if _inflight.object_hash(_layout.data_key(name)) not in plan.condemned:
+        return name
+    # Whatever the prune may still send cannot hit a name that is drawn now.
+    return f"{name}.{os.urandom(4).hex()}"
 
 
-def _already_there(
-    plan: BackupPlan, file: CapturedFile, name: str, meter: Meter
-) -> Task[SnapshotFile | None]:
-    key = _layout.data_key(name)
-    store = plan.store
-    try:
-        found = yield from head_task(store.context, store.bucket, store.location.key(key))
-    except NotFoundError:
-        return None
-    if found.size != file.size:
-        return None
-    crc = _checked(file, _names.crc32c_of(file.source))
-    if found.checksum_crc32c is None:
-        # A service that keeps no CRC32C: only the content itself can tell.
-        options = GetOptions(expected_size=file.size, expected_crc32c=crc)
-        try:
-            where = store.location.key(key)
-            yield from get_task(store.context, store.bucket, where, Discard(), options)
-        except (ArchivedError, ChecksumMismatchError, NotFoundError):
-            return None
-    elif found.checksum_crc32c != crc:
-        return None
-    plan.reused += file.size
-    meter.add(file.size)
-    result = SnapshotFile(file.path, file.kind, file.size, crc, key=key)
-    plan.relied_on.append(Reused(result, None))
-    return result
+def _send_file(plan: BackupPlan, sender: Sender, file: CapturedFile) -> Task[list[SnapshotFile]]:
+    name = _free_name(plan, plan.names[file.path])
+    sent = yield from send_task(sender, name, FileContent(file))
+    stored = sent.stored
+    result = SnapshotFile(file.path, file.kind, stored.size, stored.crc32c, key=stored.key)
+    _count(plan, sent, [result])
+    file.release()
+    return [result]
 
 
-def _checked(file: CapturedFile, crc: int) -> int:
-    """Compares a file's CRC32C with the one that RocksDB recorded when it wrote the file."""
-    if file.checksum not in (None, crc):
-        raise IntegrityError(
-            f"{file.path}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
-            "wrote the file: it is damaged on this disk. No snapshot was made; the last one may "
-            "have the file as it was (kumo-crt restore)"
-        )
-    return crc
-
-
-def _put(plan: BackupPlan, file: CapturedFile, name: str, meter: Meter) -> Task[int]:
-    store = plan.store
-    if file.checksum is not None and file.size <= store.context.settings.multipart_threshold:
-        # What fits into one request is stored with it: looked at before, which costs little.
-        _checked(file, _names.crc32c_of(file.source))
-    options = PutOptions(
-        checksum=True,
-        expected_crc32c=file.checksum,
-        headers=store.data_headers(file.kind),
-        if_match=None,
-        if_none_match="*",
-        meter=meter,
-        throttle=plan.throttle,
-        resume=plan.unfinished.get(_layout.data_key(name), ()),
-    )
-    key = store.location.key(_layout.data_key(name))
-    with open(file.source, "rb", buffering=0) as opened:
-        source = FileSource(opened.fileno())
-        if source.size != file.size:
-            raise IntegrityError(
-                f"{file.source}: {source.size} bytes, it had {file.size} when the backup began"
+def _send_bundle(plan: BackupPlan, sender: Sender, bundle: Bundle) -> Task[list[SnapshotFile]]:
+    sent, crcs = yield from send_bundle_task(sender, bundle, _free_name(plan, bundle.name))
+    files = []
+    offset = 0
+    for name, same in bundle.members.items():
+        files += [
+            SnapshotFile(
+                file.path,
+                file.kind,
+                file.size,
+                crcs[name],
+                key=sent.stored.key,
+                offset=offset,
+                name=name,
+                container=sent.stored,
             )
-        try:
-            result = yield from put_task(store.context, store.bucket, key, source, options)
-        except ChecksumMismatchError:
-            _checked(file, _names.crc32c_of(file.source))
-            raise
-    return result.checksum_crc32c or 0  # never None: it was asked for
+            for file in same
+        ]
+        offset += same[0].size
+    _count(plan, sent, files)
+    return files
+
+
+def _count(plan: BackupPlan, sent: Sent, files: Iterable[SnapshotFile]) -> None:
+    """Notes whether something was sent, or had been by a backup that was interrupted."""
+    if sent.was_there:
+        plan.reused += sent.stored.size
+        plan.relied_on += (Reused(file, None) for file in files)
+    else:
+        plan.uploaded += sent.stored.size

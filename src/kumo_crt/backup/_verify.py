@@ -15,8 +15,9 @@ from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _damage, _layout, _ledger, _selection, _verify_job
 from kumo_crt.backup._fetch import missing, wrong_size
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
+from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._reports import DrillReport, Problem, VerifyReport
-from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._selection import Subset
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify_job import Outcome, VerifyJob
@@ -83,27 +84,22 @@ class _Known:
     snapshots: list[Snapshot] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def files(self) -> list[SnapshotFile]:
+    def objects(self) -> list[DataObject]:
         """Every data object once, newest snapshots first."""
-        found: dict[tuple[str, int, int], SnapshotFile] = {}
-        for snapshot in reversed(self.snapshots):
-            for file in snapshot.files:
-                if file.key is not None:
-                    found.setdefault((file.key, file.size, file.crc32c), file)
-        return list(found.values())
+        return objects_of(file for item in reversed(self.snapshots) for file in item.files)
 
 
-def files_of(plan: VerifyPlan) -> tuple[list[SnapshotFile], list[Problem]]:
+def objects_of_plan(plan: VerifyPlan) -> tuple[list[DataObject], list[Problem]]:
     """Every data object of the plan's snapshots, and manifests that are damaged."""
     known = plan.run(_load_task(plan))
-    return known.files(), known.problems
+    return known.objects(), known.problems
 
 
-def find_damage(plan: VerifyPlan) -> tuple[dict[SnapshotFile, Outcome], list[Problem]]:
+def find_damage(plan: VerifyPlan) -> tuple[dict[DataObject, Outcome], list[Problem]]:
     """Damaged objects of the plan's snapshots, and manifests that are damaged."""
     known = plan.run(_load_task(plan))
-    files = known.files()
-    damaged = _damaged(plan, known, files, _check(plan, files, Meter(None, 0)))
+    objects = known.objects()
+    damaged = _damaged(plan, known, objects, _check(plan, objects, Meter(None, 0)))
     return damaged, known.problems
 
 
@@ -111,12 +107,12 @@ def verify(plan: VerifyPlan) -> VerifyReport:
     """Checks one snapshot or all of them; damage is reported, not raised."""
     started = time.monotonic()
     known = plan.run(_load_task(plan))
-    files = known.files()
+    objects = known.objects()
     ledger = Ledger()
     if plan.max_bytes is not None or (plan.subset is not None and plan.subset.part is None):
         ledger = plan.run(_ledger.read_task(plan.store))
-    chosen = _selection.select(files, plan.subset, plan.max_bytes, ledger.last_read)
-    meter = Meter(plan.progress, sum(file.size for file in chosen))
+    chosen = _selection.select(objects, plan.subset, plan.max_bytes, ledger.last_read)
+    meter = Meter(plan.progress, sum(item.size for item in chosen))
     outcomes = _check(plan, chosen, meter)
     damaged = _damaged(plan, known, chosen, outcomes)
     problems = list(known.problems)
@@ -128,11 +124,11 @@ def verify(plan: VerifyPlan) -> VerifyReport:
         ok=not problems,
         snapshot=plan.snapshot,
         level=plan.level,
-        files=len(chosen),
-        bytes_read=sum(f.size for f in chosen if f not in damaged) if plan.level == "full" else 0,
+        files=sum(len(item.files) for item in chosen),
+        bytes_read=sum(o.size for o in chosen if o not in damaged) if plan.level == "full" else 0,
         problems=tuple(problems),
         seconds=time.monotonic() - started,
-        total_files=len(files),
+        total_files=sum(len(item.files) for item in objects),
         snapshots=len(known.snapshots),
         recorded=recorded,
     )
@@ -184,16 +180,16 @@ def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | N
         return Problem(snapshot_id, "", key, "manifest", str(error), snapshots=(snapshot_id,))
 
 
-def _check(plan: VerifyPlan, files: list[SnapshotFile], meter: Meter) -> list[Outcome]:
+def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Outcome]:
     if plan.level == "quick":
-        return plan.run(_quick(plan.store, files, meter))
+        return plan.run(_quick(plan.store, objects, meter))
     if plan.executor is None:
         return plan.run(
-            _verify_job.check_task(plan.store, plan.level, files, plan.concurrency, meter)
+            _verify_job.check_task(plan.store, plan.level, objects, plan.concurrency, meter)
         )
     jobs = [
         VerifyJob(plan.settings, plan.store.location, plan.level, portion, plan.concurrency)
-        for portion in _verify_job.split(files)
+        for portion in _verify_job.split(objects)
     ]
     futures: dict[Future[list[Outcome]], int] = {}
     results: list[list[Outcome]] = [[] for _ in jobs]
@@ -203,7 +199,7 @@ def _check(plan: VerifyPlan, files: list[SnapshotFile], meter: Meter) -> list[Ou
         for future in as_completed(futures):
             index = futures[future]
             results[index] = future.result()
-            meter.add(sum(file.size for file in jobs[index].files))
+            meter.add(sum(item.size for item in jobs[index].objects))
     finally:
         for future in futures:
             future.cancel()
@@ -211,20 +207,20 @@ def _check(plan: VerifyPlan, files: list[SnapshotFile], meter: Meter) -> list[Ou
 
 
 def _damaged(
-    plan: VerifyPlan, known: _Known, files: list[SnapshotFile], outcomes: list[Outcome]
-) -> dict[SnapshotFile, Outcome]:
+    plan: VerifyPlan, known: _Known, objects: list[DataObject], outcomes: list[Outcome]
+) -> dict[DataObject, Outcome]:
     """What was found; without what belongs to snapshots that were deleted in the meantime.
 
     Raises:
         SnapshotNotFoundError: That was the one to look at.
     """
-    pairs = zip(files, outcomes, strict=True)
-    found = {file: outcome for file, outcome in pairs if outcome.kind is not None}
+    pairs = zip(objects, outcomes, strict=True)
+    found = {item: outcome for item, outcome in pairs if outcome.kind is not None}
     if not any(outcome.kind == "missing" for outcome in found.values()):
         return found
     known.snapshots = plan.run(_still_there(plan, known.snapshots))
-    needed = {file.key for file in known.files()}
-    return {file: outcome for file, outcome in found.items() if file.key in needed}
+    needed = {item.key for item in known.objects()}
+    return {item: outcome for item, outcome in found.items() if item.key in needed}
 
 
 def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
@@ -248,33 +244,33 @@ def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snaps
     return left
 
 
-def _quick(store: Store, files: Iterable[SnapshotFile], meter: Meter) -> Task[list[Outcome]]:
+def _quick(store: Store, objects: Iterable[DataObject], meter: Meter) -> Task[list[Outcome]]:
     """One listing for all: a thousand objects a request."""
     listed = yield from store.list_all(_layout.DATA)
     sizes = {item.key: item.size for item in listed}
     outcomes = []
-    for file in files:
-        size = sizes.get(store.location.key(file.key or ""))
+    for item in objects:
+        size = sizes.get(store.location.key(item.key))
         if size is None:
-            outcomes.append(Outcome("missing", str(missing(store, file))))
-        elif size != file.size:
-            outcomes.append(Outcome("size", str(wrong_size(store, file, size))))
+            outcomes.append(Outcome("missing", str(missing(store, item.stored))))
+        elif size != item.size:
+            outcomes.append(Outcome("size", str(wrong_size(store, item.stored, size))))
         else:
             outcomes.append(Outcome())
-        meter.add(file.size)
+        meter.add(item.size)
     return outcomes
 
 
 def _record(
-    plan: VerifyPlan, files: Iterable[SnapshotFile], damaged: dict[SnapshotFile, Outcome]
+    plan: VerifyPlan, objects: Iterable[DataObject], damaged: dict[DataObject, Outcome]
 ) -> bool:
     """Writes down what was read and what was found damaged, if there is anything to tell."""
     new = Ledger()
     if plan.level == "full":
-        new.reads = {object_hash(f.key or ""): plan.now for f in files if f not in damaged}
+        new.reads = {object_hash(o.key): plan.now for o in objects if o not in damaged}
     new.damaged = {
-        file.key or "": Damage(plan.now, outcome.kind or "")
-        for file, outcome in damaged.items()
+        item.key: Damage(plan.now, outcome.kind or "")
+        for item, outcome in damaged.items()
         if outcome.kind in ("missing", "size", "checksum")
     }
     return record(plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record)

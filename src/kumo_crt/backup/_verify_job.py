@@ -10,6 +10,8 @@ from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup._fetch import DamagedError, fetch_task, missing, wrong_size
 from kumo_crt.backup._layout import Location
+from kumo_crt.backup._objects import DataObject
+from kumo_crt.backup._ranges import PartsDamagedError, check_object_task
 from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, S3Error
@@ -28,10 +30,17 @@ _JOBS = 32
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is wrong with an object; ``kind`` is None if nothing is."""
+    """What is wrong with an object.
+
+    Attributes:
+        kind: As in `Problem`; None if nothing is.
+        message: What was found.
+        files: Those of its files that are damaged; None if all are.
+    """
 
     kind: str | None = None
     message: str = ""
+    files: tuple[SnapshotFile, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +53,14 @@ class VerifyJob:
         settings: Of the client to make; credentials that were given to it are among them.
         location: Where the repository is.
         level: ``stored`` or ``full``.
-        files: What is expected.
+        objects: What is expected.
         concurrency: Objects at once.
     """
 
     settings: Settings = field(repr=False)
     location: Location
     level: str
-    files: tuple[SnapshotFile, ...] = field(repr=False)
+    objects: tuple[DataObject, ...] = field(repr=False)
     concurrency: int
 
 
@@ -59,18 +68,18 @@ def run_job(job: VerifyJob) -> list[Outcome]:
     """Checks the objects of a job, with a client of its own."""
     context = Context(_runtime.new_client(job.settings), job.settings, Retries(job.settings))
     store = Store(context, job.location)
-    task = check_task(store, job.level, job.files, job.concurrency, None)
+    task = check_task(store, job.level, job.objects, job.concurrency, None)
     return _engine.run(task, job.settings.max_connections)
 
 
-def split(files: list[SnapshotFile]) -> Iterator[tuple[SnapshotFile, ...]]:
-    """Cuts a list of files into the portions of jobs."""
-    share = min(_JOB_BYTES, max(1, sum(file.size for file in files) // _JOBS))
-    portion: list[SnapshotFile] = []
+def split(objects: list[DataObject]) -> Iterator[tuple[DataObject, ...]]:
+    """Cuts a list of objects into the portions of jobs."""
+    share = min(_JOB_BYTES, max(1, sum(item.size for item in objects) // _JOBS))
+    portion: list[DataObject] = []
     size = 0
-    for file in files:
-        portion.append(file)
-        size += file.size
+    for item in objects:
+        portion.append(item)
+        size += item.size
         if size >= share or len(portion) >= _JOB_OBJECTS:
             yield tuple(portion)
             portion, size = [], 0
@@ -79,12 +88,12 @@ def split(files: list[SnapshotFile]) -> Iterator[tuple[SnapshotFile, ...]]:
 
 
 def check_task(
-    store: Store, level: str, files: Iterable[SnapshotFile], concurrency: int, meter: Meter | None
+    store: Store, level: str, objects: Iterable[DataObject], concurrency: int, meter: Meter | None
 ) -> Task[list[Outcome]]:
-    """Checks objects; the outcomes are in the order of the files."""
+    """Checks objects; the outcomes are in their order."""
     check = _stored if level == "stored" else _full
     found: list[Outcome] = yield Gather(
-        (_checked(check(store, file, meter)) for file in files), concurrency
+        (_checked(check(store, item, meter)) for item in objects), concurrency
     )
     return found
 
@@ -92,6 +101,8 @@ def check_task(
 def _checked(task: Task[None]) -> Task[Outcome]:
     try:
         yield from task
+    except PartsDamagedError as damage:
+        return Outcome(damage.kind, str(damage), damage.files)
     except DamagedError as damage:
         return Outcome(damage.kind, str(damage))
     except S3Error as error:
@@ -103,28 +114,29 @@ def _checked(task: Task[None]) -> Task[Outcome]:
     return Outcome()
 
 
-def _stored(store: Store, file: SnapshotFile, meter: Meter | None) -> Task[None]:
-    key = file.key or ""
+def _stored(store: Store, item: DataObject, meter: Meter | None) -> Task[None]:
     try:
-        found = yield from head_task(store.context, store.bucket, store.location.key(key))
+        found = yield from head_task(store.context, store.bucket, store.location.key(item.key))
     except NotFoundError:
-        raise missing(store, file) from None
+        raise missing(store, item.stored) from None
     if meter is not None:
-        meter.add(file.size)
-    if found.size != file.size:
-        raise wrong_size(store, file, found.size)
+        meter.add(item.size)
+    if found.size != item.size:
+        raise wrong_size(store, item.stored, found.size)
     if found.checksum_crc32c is None:
         raise DamagedError(
             "unverifiable",
-            f"{store.url(key)}: the service tells no CRC32C of it: verify with level 'full'",
+            f"{store.url(item.key)}: the service tells no CRC32C of it: verify with level 'full'",
         )
-    if found.checksum_crc32c != file.crc32c:
+    if found.checksum_crc32c != item.stored.crc32c:
         raise DamagedError(
             "checksum",
-            f"{store.url(key)}: CRC32C {found.checksum_crc32c:08x}, the manifest says "
-            f"{file.crc32c:08x}",
+            f"{store.url(item.key)}: CRC32C {found.checksum_crc32c:08x}, the manifest says "
+            f"{item.stored.crc32c:08x}",
         )
 
 
-def _full(store: Store, file: SnapshotFile, meter: Meter | None) -> Task[None]:
-    return fetch_task(store, file, Discard(), meter)
+def _full(store: Store, item: DataObject, meter: Meter | None) -> Task[None]:
+    if item.is_file:
+        return fetch_task(store, item.files[0], Discard(), meter)
+    return check_object_task(store, item, meter)

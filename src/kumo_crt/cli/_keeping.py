@@ -134,6 +134,11 @@ def _tell(result: PruneReport, output: Output, *, ruled: bool, versions: bool) -
             f"{format_bytes(result.protected_bytes)} that no snapshot names belong to backups that "
             "are running, or were less than half an hour ago"
         )
+    if result.wasted_bytes:
+        output.message(
+            f"{format_bytes(result.wasted_bytes)} in bundles are not needed, and go with the rest "
+            "of their bundles"
+        )
     if result.aborted_uploads:
         output.message(f"{count_of(result.aborted_uploads, 'unfinished upload')} aborted")
     if versions and not result.dry_run:

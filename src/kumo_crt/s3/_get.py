@@ -35,8 +35,8 @@ class GetOptions:
         if_match: ETag the object must have.
         version_id: Version to read.
         expected_size: Size the object must have, where the caller knows it.
-        expected_crc32c: CRC32C the whole object must have, where the caller knows it; saves asking
-            for the stored one.
+        expected_crc32c: CRC32C that what is read must have, where the caller knows it; saves asking
+            for the stored one of the whole object.
         progress: Called with bytes done and total.
         meter: Counts the bytes of several downloads.
     """
@@ -173,7 +173,7 @@ def _receive(
         elif isinstance(sink, memoryview):
             content = sink[: first.length]
         validated = None
-        if options.range is None:
+        if options.range is None or options.expected_crc32c is not None:
             validated = yield from _validate(download, first, crc, content)
     except KumoError as error:
         if isinstance(sink, memoryview):

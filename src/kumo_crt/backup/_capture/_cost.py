@@ -13,7 +13,8 @@ from kumo_crt.backup._capture._lock import database_lock
 from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.exceptions import RepositoryError
 
-# From these on it is told: each file costs a request, each column family a file per checkpoint.
+# From these on it is told: such files are soon sent once more, and each column family gives a file
+# with every checkpoint.
 MANY_FILES = 256
 TINY = 1 << 20
 MANY_FAMILIES = 100
@@ -35,14 +36,14 @@ def warnings_of(manifest: _core.ManifestState) -> tuple[str, ...]:
         mean = sum(level_0) // len(level_0)
         found.append(
             f"{len(level_0)} files of level 0 have {mean} bytes on average, "
-            "and each costs a request, now and when it is compacted away: compact the database "
-            "first (compact_first=True, --compact-first), or let it flush less often"
+            "and what they hold is sent once more when they are compacted away: compact the "
+            "database first (compact_first=True, --compact-first), or let it flush less often"
         )
     if len(manifest.column_families) >= MANY_FAMILIES:
         found.append(
             f"{len(manifest.column_families)} column families: each that was written to gives a "
-            "small file of its own with every checkpoint, which costs a request: fewer column "
-            "families, or keys with a prefix, make backups cheaper"
+            "small file of its own with every checkpoint: fewer column families, or keys with a "
+            "prefix, make backups cheaper"
         )
     return tuple(found)
 

@@ -1,0 +1,53 @@
+"""Files of databases that have what a repository has lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from kumo_crt import _core
+from kumo_crt.backup import _names
+from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._results import SnapshotFile
+
+_KINDS = ("sst", "blob", "wal", "manifest", "options")
+_log = logging.getLogger("kumo_crt.backup")
+
+
+class Sources:
+    """Files of directories.
+
+    Args:
+        directories: Where they are.
+    """
+
+    def __init__(self, directories: Iterable[Path]) -> None:
+        self._by_size: dict[int, list[CapturedFile]] = {}
+        for directory in directories:
+            for path in sorted(directory.iterdir()):
+                kind, number = _core.classify_file(path.name)
+                # Immutable or known by all of their content: a database may be open meanwhile.
+                if kind in _KINDS and path.is_file():
+                    size = path.stat().st_size
+                    file = CapturedFile(path.name, kind, number or 0, path, size)
+                    self._by_size.setdefault(size, []).append(file)
+
+    def find(self, file: SnapshotFile) -> Path | None:
+        """A file with the size, identity and CRC32C that are wanted."""
+        # A blob file has no identity but its number.
+        candidates = [
+            candidate
+            for candidate in self._by_size.get(file.size, ())
+            if candidate.kind == file.kind and (file.kind != "blob" or candidate.path == file.path)
+        ]
+        for candidate in sorted(candidates, key=lambda c: c.path != file.path):
+            try:
+                if (
+                    _names.is_name_of(file, candidate)
+                    and _names.crc32c_of(candidate.source) == file.crc32c
+                ):
+                    return candidate.source
+            except OSError as error:
+                _log.warning("a file that may be the wanted one cannot be read: %s", error)
+        return None
