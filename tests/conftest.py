@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kumo_crt.cli._seaweed import SeaweedServer
+from tests.faults.totals import Totals
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import MotoServer, S3Server
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "servers(*names): the S3 servers that the test runs against (default: all)"
     )
+    config.pluginmanager.register(Totals(), "fault-totals")
     # Capturing is suspended here; later, descriptor 2 is a file that a killed run never shows.
     config.stash[_STDERR] = os.dup(2)
 

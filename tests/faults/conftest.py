@@ -11,19 +11,10 @@ from pathlib import Path
 import pytest
 
 import kumo_crt
-from tests.faults import seeds
 from tests.faults.judge import Judge
 from tests.faults.mortals import Mortals
 from tests.faults.stage import Stage
 from tests.support.servers import S3Server
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells what the battery did."""
-    if seeds.done:
-        terminalreporter.section(f"faults, seed {seeds.seed()}, scale {seeds.scale():g}")
-        for name, count in sorted(seeds.done.items()):
-            terminalreporter.line(f"{count:6} {name}")
 
 
 @pytest.fixture(scope="session")
