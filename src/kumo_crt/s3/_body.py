@@ -8,17 +8,19 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Protocol, cast
+from functools import partial
+from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 from urllib.parse import quote
 
 from kumo_crt._config import MIB
+from kumo_crt._engine import NO_ROOM, Blocking, Reservation, Reserve, Task
 from kumo_crt.s3._answers import quoted
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-class Source(Protocol):
-    """A body of known size, of which any part can be sent, also again."""
+class LentSource(Protocol):
+    """A body of known size, of which any part can be sent from where it is, also again."""
 
     size: int
 
@@ -52,6 +54,47 @@ class FileSource:
     def part(self, offset: int, size: int) -> object:
         """Descriptor, offset and length; nothing is read for an empty part."""
         return (self._fd, self._start + offset, size) if size else b""
+
+
+class ProducedSource:
+    """A body of known size whose parts are made when their turn has come, and held until sent.
+
+    Args:
+        size: Bytes.
+        read: Makes the bytes from a start to a stop: the same ones whenever it is asked. It may
+            block, and is never asked for two parts at once.
+        sent: Told, by start and stop, of what the service has of an upload in parts. It may be
+            asked for that once more, if the upload has to begin again.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        read: Callable[[int, int], object],
+        sent: Callable[[int, int], object] | None = None,
+    ) -> None:
+        self.size = size
+        self.read = read
+        self.sent = sent
+
+
+Source: TypeAlias = LentSource | ProducedSource
+
+
+def take_task(source: Source, offset: int, size: int) -> Task[tuple[object, Reservation]]:
+    """A part, as `Call.body` takes it, and the room in memory that it has until it is sent."""
+    if not isinstance(source, ProducedSource):
+        return source.part(offset, size), NO_ROOM
+    room: Reservation = yield Reserve(size)
+    try:
+        body: object = yield Blocking(partial(source.read, offset, offset + size))
+        found = memoryview(cast("bytes", body)).nbytes
+        if found != size:
+            raise ValueError(f"a part of {size} bytes at {offset} was made with {found} bytes")
+        return body, room
+    except BaseException:
+        room.close()
+        raise
 
 
 def read_up_to(stream: BinaryIO, size: int) -> bytes:

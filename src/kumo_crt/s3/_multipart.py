@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeAlias, cast
 
 from kumo_crt._config import MAX_PARTS, MIB
@@ -81,10 +81,12 @@ def multipart_task(
     meter: Meter,
     limit: int,
     begun: Begun | None = None,
+    sent: Callable[[Part], object] | None = None,
 ) -> Task[PutResult]:
     """Uploads pieces as the parts of one object; aborts the upload if anything fails.
 
-    A piece comes with the room in memory that it takes, to be held until it is sent.
+    A piece comes with the room in memory that it takes, to be held until it is sent. ``sent`` is
+    told of each part that the service has.
     """
     what = f"putting s3://{bucket}/{key}"
     endpoint = ctx.endpoint(bucket)
@@ -115,13 +117,17 @@ def multipart_task(
         if options.checksum:
             confirmed = found.get("x-amz-checksum-crc32c")
             confirm(confirmed, answer.crc32c_sent, f"{what}, part {number}")
-        meter.add(size)
-        return Part(number, size, answer.crc32c_sent, found.etag)
+        return stored(Part(number, size, answer.crc32c_sent, found.etag))
 
     def kept(number: int) -> Task[Part]:
-        meter.add(have[number].size)
         yield from ()
-        return have[number]
+        return stored(have[number])
+
+    def stored(found: Part) -> Part:
+        meter.add(found.size)
+        if sent is not None:
+            sent(found)
+        return found
 
     def tasks() -> Generator[Task[Part] | First, Any, None]:
         number, found = 0, None

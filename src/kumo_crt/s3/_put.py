@@ -31,12 +31,20 @@ from kumo_crt.s3._answers import (
     Headers,
     raise_for,
 )
-from kumo_crt.s3._body import MemorySource, Source, conditions, read_up_to
+from kumo_crt.s3._body import (
+    LentSource,
+    MemorySource,
+    ProducedSource,
+    Source,
+    conditions,
+    read_up_to,
+    take_task,
+)
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._multipart import Pieces, multipart_task, part_size_for
 from kumo_crt.s3._putting import PutOptions, already_ours, confirm, result_of
 from kumo_crt.s3._results import PutResult
-from kumo_crt.s3._resume import Begun, resume_task, whole_crc32c_task
+from kumo_crt.s3._resume import Begun, Part, resume_task, whole_crc32c_task
 
 MAX_SINGLE_PUT = 5 * 1000**3
 MAX_OBJECT = 48_800_000_000_000
@@ -85,15 +93,17 @@ def _single(
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
         yield from options.throttle.take(source.size)
-    response = yield from ctx.request(
-        "PutObject",
-        "PUT",
-        bucket,
-        key,
-        headers=headers,
-        body=source.part(0, source.size),
-        send_crc32c=options.checksum,
-    )
+    body, room = yield from take_task(source, 0, source.size)
+    with room:
+        response = yield from ctx.request(
+            "PutObject",
+            "PUT",
+            bucket,
+            key,
+            headers=headers,
+            body=body,
+            send_crc32c=options.checksum,
+        )
     crc = response.crc32c_sent if options.checksum else None
     try:
         raise_for(response, what, ctx.endpoint(bucket))
@@ -145,12 +155,31 @@ def _in_parts(
     if begun is not None:
         part_size = begun.part_size
 
-    def pieces() -> Pieces:
+    def lent(source: LentSource) -> Pieces:
         for offset in range(0, source.size, part_size):
             yield source.part(offset, min(part_size, source.size - offset)), NO_ROOM
 
-    limit = ctx.settings.max_connections  # no part is held in memory
-    return (yield from multipart_task(ctx, bucket, key, pieces(), options, meter, limit, begun))
+    def produced(source: ProducedSource) -> Pieces:
+        for number, offset in enumerate(range(0, source.size, part_size), 1):
+            if begun is not None and number in begun.parts:
+                yield b"", NO_ROOM  # the service has it: it is not made again
+            else:
+                size = min(part_size, source.size - offset)
+                yield (yield First(take_task(source, offset, size)))
+
+    if not isinstance(source, ProducedSource):
+        limit = ctx.settings.max_connections  # no part is held in memory
+        pieces = lent(source)
+        return (yield from multipart_task(ctx, bucket, key, pieces, options, meter, limit, begun))
+
+    def sent(part: Part) -> None:
+        if source.sent is not None:
+            start = (part.number - 1) * part_size
+            source.sent(start, start + part.size)
+
+    limit = _stream_limit(ctx, part_size)
+    pieces = produced(source)
+    return (yield from multipart_task(ctx, bucket, key, pieces, options, meter, limit, begun, sent))
 
 
 def _stream_limit(ctx: Context, part_size: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -19,7 +19,7 @@ from kumo_crt._config import MAX_PARTS, MIB, MIN_PART_SIZE
 from kumo_crt._engine import Blocking, Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import decode_crc32c, parse_xml, raise_for, text_of
-from kumo_crt.s3._body import Source
+from kumo_crt.s3._body import ProducedSource, Source
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._listings import abort_upload_task
 
@@ -175,20 +175,27 @@ def _digests(source: Source, offset: int, size: int, with_md5: bool) -> tuple[in
     md5 = hashlib.md5(usedforsecurity=False)
     update: Callable[[Any], object] = md5.update if with_md5 else lambda _: None
     crc = 0
-    body = source.part(offset, size)
-    if not isinstance(body, tuple):
-        update(body)
-        return _core.crc32c(body), md5.hexdigest()
-    fd, position, rest = body
-    while rest > 0:
-        block = os.pread(fd, min(_BLOCK, rest), position)
-        if not block:
-            break  # it has become shorter: sending it will say so
+    for block in _blocks(source, offset, size):
         update(block)
         crc = _core.crc32c(block, crc)
+    return crc, md5.hexdigest()
+
+
+def _blocks(source: Source, offset: int, size: int) -> Iterator[Any]:
+    """A part of a body, little by little unless it is in memory."""
+    if isinstance(source, ProducedSource):
+        for start in range(offset, offset + size, _BLOCK):
+            yield source.read(start, min(start + _BLOCK, offset + size))
+        return
+    body: Any = source.part(offset, size)
+    if not isinstance(body, tuple):
+        yield body
+        return
+    fd, position, rest = body
+    while rest > 0 and (block := os.pread(fd, min(_BLOCK, rest), position)):
+        yield block  # none where it has become shorter: sending it will say so
         position += len(block)
         rest -= len(block)
-    return crc, md5.hexdigest()
 
 
 def whole_crc32c_task(source: Source) -> Task[int]:
