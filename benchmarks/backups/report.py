@@ -26,6 +26,7 @@ _TITLES = {
     "synced_seconds": ("wall s, on the disk", 2),
     "call_seconds": ("of that the call", 2),
     "cpu_seconds": ("CPU s", 2),
+    "server_cpu_seconds": ("server's CPU s", 2),
     "peak_rss_mib": ("peak RSS MiB", 0),
     "requests": ("requests", 0),
 }

@@ -91,13 +91,14 @@ class Runner:
             for step in steps:
                 databases.read_through(states.after)
                 os.sync()
-                before = server.requests(BUCKET)
+                before, server_cpu = server.requests(BUCKET), server.cpu_seconds()
                 try:
                     figures = self._measure(client, place, step)
                 except RuntimeError as error:
                     self._failed[client] = f"{step.name}: {error}"
                     say(f"  failed: {self._failed[client]}")
                     break
+                figures["server_cpu_seconds"] = server.cpu_seconds() - server_cpu
                 figures["requests"] = server.requests(BUCKET) - before
                 if step.restores:
                     figures["synced_seconds"] = figures["wall_seconds"] + _time_to_sync(target)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import urllib.request
+from pathlib import Path
 
 from kumo_crt.cli._seaweed import SeaweedServer
 
@@ -28,6 +30,13 @@ class CountingServer(SeaweedServer):
             f"-metricsPort={self._metrics_port}",
             "-metricsIp=127.0.0.1",
         ]
+
+    def cpu_seconds(self) -> float:
+        """What it has used until now, user and system."""
+        fields = (
+            Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        )
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def requests(self, bucket: str) -> int:
         """Requests for a bucket until now, whatever came of them."""
