@@ -88,7 +88,7 @@ else()
   set(KUMO_EVENT_STREAM_BEFORE_0_6_0 1)
 endif()
 
-# Calls into a static s2n can be led through ours (src/cpp/crt/tls_records.cpp).
+# Calls into a static s2n can be led through ours (src/cpp/crt/s2n_tuning.cpp).
 set(KUMO_TUNE_S2N 0)
 if(TARGET AWS::s2n)
   get_target_property(s2n_type AWS::s2n TYPE)
