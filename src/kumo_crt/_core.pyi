@@ -32,6 +32,66 @@ def exchange_paths(a: str | PathLike[str], b: str | PathLike[str]) -> None:
         OSError: One is missing, or the file system cannot do this (EINVAL, ENOSYS).
     """
 
+# -- sealed files: crypto/ ----------------------------------------------------------------------
+
+SEALED_CHUNK: int
+SEALED_HEADER: int
+SEALED_TAG: int
+
+def sealed_size(size: int) -> int:
+    """Bytes that a content of this size has when it is sealed."""
+
+class SealError(ValueError):
+    """Sealed bytes are not what this key has sealed with this salt."""
+
+class Examination:
+    """Finds out a content's salt and CRC32C, piece by piece and in order.
+
+    A ``source`` is a descriptor or a buffer, with the size of the content.
+    """
+
+    def read(self, source: object, size: int, start: int, stop: int) -> None:
+        """Reads the next piece.
+
+        Raises:
+            OSError: The file cannot be read, or has become shorter.
+        """
+    def finish(self) -> tuple[bytes, int]:
+        """Salt and CRC32C; nothing may follow."""
+
+class SealingKey:
+    """A key of 32 bytes; see docs/format.md, "Encryption"."""
+
+    def __init__(self, material: object) -> None: ...
+    def mac(self, purpose: str, data: object) -> bytes: ...
+    def header(self, salt: object) -> bytes: ...
+    def examine(self) -> Examination: ...
+    def seal(
+        self, source: object, size: int, salt: object, start: int, stop: int, into: object
+    ) -> None:
+        """Writes the bytes from ``start`` to ``stop`` of a content's sealed form to a buffer.
+
+        Raises:
+            OSError: The file cannot be read, or has become shorter.
+        """
+    def open(self, data: object, salt: object, first: int, final: bool) -> int:
+        """Opens whole chunks in a buffer, where they are, from the ``first`` of their content on.
+
+        Args:
+            data: Writable buffer; the plaintext is at its beginning afterwards.
+            salt: Of the content.
+            first: Number of the first chunk.
+            final: Whether the last chunk of the content is among them.
+
+        Returns:
+            Bytes of plaintext.
+
+        Raises:
+            SealError: A chunk is not authentic: no plaintext of it was written.
+        """
+    def material(self) -> bytes:
+        """The key itself."""
+
 # -- runtime: crt/, s3/ ------------------------------------------------------------------------
 
 class CrtError(RuntimeError):

@@ -7,6 +7,7 @@ namespace kumo::bind {
 
 void register_checksum(pybind11::module_& m);
 void register_client(pybind11::module_& m);
+void register_crypto(pybind11::module_& m);
 void register_files(pybind11::module_& m);
 void register_event_stream(pybind11::module_& m);
 void register_info(pybind11::module_& m);

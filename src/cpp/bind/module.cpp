@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, m) {
   kumo::bind::register_files(m);
   kumo::bind::register_info(m);
   kumo::bind::register_checksum(m);
+  kumo::bind::register_crypto(m);
   kumo::bind::register_runtime(m);
   kumo::bind::register_client(m);
   kumo::bind::register_rocksdb(m);
