@@ -11,7 +11,11 @@ from typing import Any, TypeGuard
 from kumo_crt.exceptions import FormatError
 
 VERSION = 1
+# The largest database that is foreseen has a million files. Parsed, a document takes up to thirty
+# times its size: so it is measured before.
 MAX_DOCUMENT = 512 * 1024 * 1024
+MAX_CONTAINERS = 2_000_000
+MAX_VALUES = 10_000_000
 
 
 def is_number(value: object, limit: int) -> TypeGuard[int]:
@@ -30,6 +34,11 @@ def parse_time(value: object) -> datetime | None:
         with contextlib.suppress(ValueError):
             return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     return None
+
+
+def too_large(size: int) -> str:
+    """What to say of a document of so many bytes."""
+    return f"{size} bytes: a document has {MAX_DOCUMENT} at most"
 
 
 class Reader:
@@ -54,9 +63,14 @@ class Reader:
     ) -> None:
         self._where = where
         if len(document) > MAX_DOCUMENT:
-            raise self.error("", f"{len(document)} bytes: larger than {MAX_DOCUMENT}")
+            raise self.error("", too_large(len(document)))
+        text = bytes(document)
+        if text.count(b"{") + text.count(b"[") > MAX_CONTAINERS or text.count(b",") >= MAX_VALUES:
+            raise self.error(
+                "", f"more than {MAX_CONTAINERS} objects and lists, or {MAX_VALUES} values"
+            )
         try:
-            parsed = json.loads(bytes(document))
+            parsed = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise self.error("", f"no JSON: {error}") from None
         if not isinstance(parsed, dict):

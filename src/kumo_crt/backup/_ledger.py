@@ -163,7 +163,8 @@ def decode(document: bytes | memoryview, where: str) -> Ledger:
         for name in names:
             if not isinstance(name, str) or not _HASH.fullmatch(name):
                 raise reader.error(field_name, "expected 16 hexadecimal digits")
-            ledger.add(Ledger({name: at}))
+            if name not in ledger.reads or ledger.reads[name] < at:
+                ledger.reads[name] = at
     for field_name, entry in _entries(reader, "damaged"):
         key, kind = entry.get("key"), entry.get("kind")
         if not isinstance(key, str) or not isinstance(kind, str) or not _layout.is_data_key(key):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout, _manifest
+from kumo_crt.backup import _documents, _layout, _manifest
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
 from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._get import GetOptions, get_task
+from kumo_crt.s3._get import GetOptions, TooLargeError, get_task
 from kumo_crt.s3._objects import list_page_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
@@ -56,10 +56,18 @@ class Store:
         return headers
 
     def read(self, relative: str) -> Task[tuple[memoryview, datetime]]:
-        """Reads a document; also tells the service's time."""
-        found = yield from get_task(
-            self.context, self.bucket, self.location.key(relative), None, GetOptions()
-        )
+        """Reads a document; also tells the service's time.
+
+        Raises:
+            FormatError: It is too large for one.
+        """
+        options = GetOptions(max_size=_documents.MAX_DOCUMENT)
+        where = self.location.key(relative)
+        try:
+            found = yield from get_task(self.context, self.bucket, where, None, options)
+        except TooLargeError as error:
+            problem = _documents.too_large(error.size)
+            raise FormatError(f"{self.url(relative)}: {problem}") from None
         return memoryview(found.body or b""), found.server_time or datetime.now(UTC)
 
     def write_new(self, relative: str, document: bytes) -> Task[PutResult]:

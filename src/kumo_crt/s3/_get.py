@@ -37,6 +37,7 @@ class GetOptions:
         expected_size: Size the object must have, where the caller knows it.
         expected_crc32c: CRC32C that what is read must have, where the caller knows it; saves asking
             for the stored one of the whole object.
+        max_size: Bytes that the caller has room for.
         progress: Called with bytes done and total.
         meter: Counts the bytes of several downloads.
     """
@@ -46,8 +47,17 @@ class GetOptions:
     version_id: str | None = None
     expected_size: int | None = None
     expected_crc32c: int | None = None
+    max_size: int | None = None
     progress: Callable[[int, int], object] | None = None
     meter: Meter | None = None
+
+
+class TooLargeError(KumoError):
+    """An object has more bytes than `GetOptions.max_size`; it was not read."""
+
+    def __init__(self, what: str, size: int) -> None:
+        super().__init__(f"{what}: {size} bytes are more than expected")
+        self.size = size
 
 
 def get_task(
@@ -231,6 +241,8 @@ def _first(download: _Download) -> Task[_Received]:
     else:
         promised = answer.number("content-length")
         length = response.received if promised is None else promised
+    if options.max_size is not None and length > options.max_size:
+        raise TooLargeError(download.what, length)
     if options.expected_size is not None and length != options.expected_size:
         raise TransportError(
             f"{download.what}: {length} bytes arrived where {options.expected_size} were "
