@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,23 @@ def test_round_trip_for_programs(kumo: Run, bucket: str, database: Path, tmp_pat
     assert restored["target"] == str(target)
     assert restored["total_bytes"] == snapshot["total_bytes"]
     assert databases.read_all(target) == databases.read_all(database)
+
+
+def test_a_single_object(kumo: Run, boto: Any, bucket: str, database: Path, tmp_path: Path) -> None:
+    url = f"s3://{bucket}/repository"
+    planned = kumo("backup", database, url, "--create", "--single-object", "--dry-run", "--json")
+    done = kumo("backup", database, url, "--create", "--single-object", "--json").document
+    assert planned.document["snapshot"]["uploaded_bytes"] == done["snapshot"]["uploaded_bytes"]
+    (key,) = (key for key in _keys(boto, bucket) if "/data/" in key)
+    # As docs/format.md has it, with the command that streams an object.
+    archive = tmp_path / "archive.tar"
+    assert kumo("get", f"s3://{bucket}/{key}", archive).code == 0
+    (tmp_path / "by hand").mkdir()
+    subprocess.run(["tar", "xf", archive, "-C", tmp_path / "by hand"], check=True)
+    assert kumo("restore", url, tmp_path / "restored").code == 0
+    truth = databases.read_all(database)
+    assert databases.read_all(tmp_path / "by hand") == truth
+    assert databases.read_all(tmp_path / "restored") == truth
 
 
 def test_quiet_says_nothing(kumo: Run, bucket: str, database: Path, tmp_path: Path) -> None:

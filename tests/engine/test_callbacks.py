@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 import pytest
 
-from kumo_crt._engine import Cancelled, Gather, Meter, Task, Throttle, _run, run
+from kumo_crt._engine import Blocking, Cancelled, Gather, Meter, Task, Throttle, _run, run
 from tests.engine.fakes import Client
 
 
@@ -32,6 +33,33 @@ def test_meters_count_for_their_parents() -> None:
     second.add(-15)
     second.add(20)
     assert (first.done, second.done, parent.done) == (10, 20, 30)
+
+
+def test_an_interrupt_in_what_blocks_is_everybodys(client: Client) -> None:
+    """Not only the task's that reads just then: all are told, and clean up."""
+    told: list[str] = []
+
+    def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def working(name: str, first: object) -> Task[None]:
+        try:
+            yield first
+        except Cancelled:
+            told.append(name)
+            yield client.call(f"{name} cleans up", 1)
+            told.append(f"{name} has")
+            raise
+
+    def task() -> Task[None]:
+        yield Gather(
+            [working("sends", client.call("a", "never")), working("reads", Blocking(interrupted))],
+            2,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task(), 4)
+    assert sorted(told) == ["reads", "reads has", "sends", "sends has"]
 
 
 def test_a_call_is_counted_once(client: Client) -> None:

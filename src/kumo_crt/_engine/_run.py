@@ -81,7 +81,8 @@ class _Run:
     def _block(self, fiber: Fiber, blocking: Blocking) -> None:
         try:
             value = blocking.function()
-        except BaseException as error:
+        except Exception as error:
+            # Not what interrupts: that is everybody's, and `_unwind` sees to it.
             self._scheduler.resume(fiber, None, error)
         else:
             self._scheduler.resume(fiber, value, None)

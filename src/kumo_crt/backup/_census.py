@@ -94,7 +94,8 @@ class Census:
         keys = tuple(self._names.setdefault(key, key) for key in snapshot.object_keys)
         parts: dict[str, set[tuple[int, int]]] = {}
         for file in snapshot.files:
-            if file.key is not None and file.offset is not None:
+            # What an archive has beside its files, it needs.
+            if file.offset is not None and file.key and not _layout.is_archive(file.key):
                 parts.setdefault(file.key, set()).add((file.offset, file.size))
         shared = {
             self._names[key]: self._parts.setdefault(found, found)

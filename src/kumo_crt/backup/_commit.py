@@ -143,11 +143,12 @@ def check_after(
 
 def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:
     """Those of some snapshots that do not exist any more."""
-    there = yield Gather((_is_there(store, _layout.snapshot_key(s)) for s in ids), 4)
+    there = yield Gather((is_there(store, _layout.snapshot_key(s)) for s in ids), 4)
     return {item for item, is_there in zip(ids, there, strict=True) if not is_there}
 
 
-def _is_there(store: Store, key: str) -> Task[bool]:
+def is_there(store: Store, key: str) -> Task[bool]:
+    """Whether there is something at a key."""
     try:
         yield from head_task(store.context, store.bucket, store.location.key(key))
     except NotFoundError:

@@ -42,7 +42,8 @@ class Known:
     def add(self, snapshot: Snapshot, same_database: bool) -> None:
         """Takes in a manifest; those before it are newer and stay."""
         for file in snapshot.files:
-            if file.key is None:
+            # An archive belongs to its own snapshots alone, and goes with them.
+            if file.key is None or _layout.is_archive(file.key):
                 continue
             object_name = file.key.rpartition("/")[2]
             name = _layout.plain_name(file.key)
@@ -78,7 +79,7 @@ def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:
                 _log.warning("not looking for known files in a damaged manifest: %s", error)
                 continue
             known.add(snapshot, snapshot.db_id == db_id)
-            if snapshot.db_id == db_id:
+            if snapshot.db_id == db_id and not snapshot.is_single_object:
                 return known
     return known
 

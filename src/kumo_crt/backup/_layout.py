@@ -78,6 +78,11 @@ def is_data_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_archive(key: str) -> bool:
+    """Whether a data object is called what archives are called."""
+    return key.rpartition("/")[2].startswith("archive-")
+
+
 def plain_name(key: str) -> str:
     """A data object's name, without the suffix that variants of it have."""
     return _SUFFIX.sub("", key.rpartition("/")[2])

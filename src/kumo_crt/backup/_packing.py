@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kumo_crt.backup import _inflight, _layout
+from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._known import Known
@@ -109,17 +110,21 @@ class Packing:
         reused: Those that the repository has, by path.
         alone: Those that become an object of their own.
         bundles: Those that are stored together.
+        archive: All of them, and nothing else, if they are stored as a single object.
     """
 
     reused: dict[str, Reused] = field(default_factory=dict)
     alone: list[CapturedFile] = field(default_factory=list)
     bundles: list[Bundle] = field(default_factory=list)
+    archive: Archive | None = None
 
     def hashes(self, names: Mapping[str, str]) -> set[str]:
         """What a pin has to name: all that may be relied on or sent."""
         keys = {_layout.data_key(names[file.path]) for file in self.alone}
         keys |= {_layout.data_key(bundle.name) for bundle in self.bundles}
         keys |= {reused.file.key or "" for reused in self.reused.values()}
+        if self.archive is not None:
+            keys.add(_layout.data_key(self.archive.name))
         return set(map(_inflight.object_hash, keys))
 
     def sources(self) -> list[str]:

@@ -49,6 +49,7 @@ class Repository(Care, Keeping):
         max_concurrency: int | None = None,
         bundle_below: int | None = None,
         bundle_size: int | None = None,
+        single_object: bool = False,
         dry_run: bool = False,
     ) -> Snapshot:
         """Stores a consistent state of a database as a new snapshot.
@@ -73,6 +74,9 @@ class Repository(Care, Keeping):
                 in bundles; else ``KUMO_CRT_BUNDLE_BELOW``, else 256 KiB. 0: each by itself.
             bundle_size: Bytes that a bundle has at most, up to 64 MiB: it is put together in
                 memory; else ``KUMO_CRT_BUNDLE_SIZE``, else 16 MiB.
+            single_object: Store everything as one object, a tar that anything can unpack, streamed
+                while it is made. All of the database is sent; only an archive of exactly the same
+                state is found again. Parts of it are in memory: see ``memory_limit`` of `S3Client`.
             dry_run: Only find out what would be sent.
 
         Returns:
@@ -109,6 +113,7 @@ class Repository(Care, Keeping):
                 progress=progress,
                 throttle=throttle,
                 dry_run=dry_run,
+                single_object=single_object,
             )
             return self._run(backup_task(plan))
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kumo_crt.backup import _layout
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -88,6 +90,12 @@ class Snapshot:
     pinned: bool = False
     table_entries: int | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_single_object(self) -> bool:
+        """Whether everything is in one archive; see ``single_object`` of `Repository.backup`."""
+        keys = self.object_keys
+        return len(keys) == 1 and all(map(_layout.is_archive, keys))
 
     @property
     def object_keys(self) -> frozenset[str]:

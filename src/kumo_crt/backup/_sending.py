@@ -10,6 +10,7 @@ from typing import Protocol
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Reserve, Task, Throttle
 from kumo_crt.backup import _layout, _names
+from kumo_crt.backup._archive import checked
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._packing import Bundle
 from kumo_crt.backup._results import StoredObject
@@ -131,17 +132,6 @@ def _read(file: CapturedFile, into: memoryview) -> None:
 
 def _changed(path: Path, size: int, before: int) -> IntegrityError:
     return IntegrityError(f"{path}: {size} bytes, it had {before} when the backup began")
-
-
-def checked(file: CapturedFile, crc: int) -> int:
-    """Compares a file's CRC32C with the one that RocksDB recorded when it wrote the file."""
-    if file.checksum not in (None, crc):
-        raise IntegrityError(
-            f"{file.path}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
-            "wrote the file: it is damaged on this disk. No snapshot was made; the last one may "
-            "have the file as it was (kumo-crt restore)"
-        )
-    return crc
 
 
 @dataclass(frozen=True, slots=True)

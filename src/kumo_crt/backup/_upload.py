@@ -16,14 +16,16 @@ from kumo_crt.backup import (
     _manifest,
     _names,
     _packing,
+    _single,
     _unfinished,
 )
+from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._packing import Bundle, Limits, Packing
-from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._sending import FileContent, Sender, Sent, send_bundle_task, send_task
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import RepositoryError
@@ -47,6 +49,7 @@ class BackupPlan:
     progress: Callable[[int, int], object] | None = None
     throttle: Throttle | None = None
     dry_run: bool = False
+    single_object: bool = False
     uploaded: int = 0
     reused: int = 0
     # Names of the files' data objects, by path; entries of the tables, where they say so.
@@ -63,7 +66,7 @@ class BackupPlan:
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
     for file in plan.capture.files:
-        if not _is_inline(file):
+        if plan.single_object or not _is_inline(file):
             plan.names[file.path], entries = _names.examine(file, plan.capture.db_id)
             if file.kind == "sst":
                 plan.entries.append(entries)
@@ -83,6 +86,9 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
 def _look_up(plan: BackupPlan) -> Task[None]:
     """Finds out what the repository has, and decides what becomes of each file."""
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
+    if plan.single_object:
+        plan.packing = Packing(archive=_single.archive_of(plan.capture, plan.names))
+        return
     plan.packing = _packing.pack(
         [file for file in plan.capture.files if not _is_inline(file)],
         plan.names,
@@ -112,6 +118,12 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     plan.uploaded = sum(
         file.size for file in files if file.path not in reused and file.inline is None
     )
+    archive = plan.packing.archive
+    if archive is not None:
+        stored = StoredObject(_layout.data_key(archive.name), archive.size, 0)
+        crcs = dict.fromkeys(archive.offsets, 0)
+        files = _single.files_of(archive, plan.names, _current(plan), stored, crcs)
+        plan.uploaded = archive.size
     snapshot = _snapshot_of(plan, files)
     _commit.encode(plan.store, snapshot, plan.config, plan.tool)
     meter = Meter(plan.progress, snapshot.total_bytes)
@@ -156,8 +168,25 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
     if _any_in_parts(plan):
         others = [found for found in leases.values() if found.id != lease.id]
         unfinished = yield from _unfinished.find_task(plan.store, others, plan.created_at)
-    meter = Meter(plan.progress, sum(file.size for file in plan.capture.files))
+    archive = plan.packing.archive
+    total = sum(file.size for file in plan.capture.files) if archive is None else archive.size
+    meter = Meter(plan.progress, total)
     sender = Sender(plan.store, meter, plan.throttle, unfinished)
+    if archive is None:
+        files = yield from _send_files(plan, sender)
+    else:
+        files = yield from _send_archive(plan, sender, archive)
+    yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
+    committed = yield from _commit.commit(
+        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
+    )
+    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
+    meter.flush()
+    return committed.snapshot
+
+
+def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
+    """Sends what is not there, each file by itself or in a bundle."""
     done: dict[str, SnapshotFile] = {}
     alone = set(map(id, plan.packing.alone))
     for file in plan.capture.files:
@@ -171,26 +200,21 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
             plan.relied_on.append(there)
         else:
             continue
-        meter.add(file.size)
+        sender.meter.add(file.size)
         file.release()
     tasks = [_send_bundle(plan, sender, bundle) for bundle in plan.packing.bundles]
     tasks += [_send_file(plan, sender, file) for file in plan.packing.alone]
     for files in (yield Gather(tasks, plan.concurrency)):
         done.update((file.path, file) for file in files)
-    files = [done[file.path] for file in plan.capture.files]
-    yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
-    committed = yield from _commit.commit(
-        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
-    )
-    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
-    meter.flush()
-    return committed.snapshot
+    return [done[file.path] for file in plan.capture.files]
 
 
 def _any_in_parts(plan: BackupPlan) -> bool:
     """Whether an object is to be sent that takes several requests."""
     least = plan.store.context.settings.multipart_threshold
     packing = plan.packing
+    if packing.archive is not None:
+        return packing.archive.size > least
     return any(item.size > least for items in (packing.alone, packing.bundles) for item in items)
 
 
@@ -264,6 +288,18 @@ def _send_bundle(plan: BackupPlan, sender: Sender, bundle: Bundle) -> Task[list[
         ]
         offset += same[0].size
     _count(plan, sent, files)
+    return files
+
+
+def _current(plan: BackupPlan) -> SnapshotFile:
+    return next(_inline(file) for file in plan.capture.files if file.kind == "current")
+
+
+def _send_archive(plan: BackupPlan, sender: Sender, archive: Archive) -> Task[list[SnapshotFile]]:
+    current = _current(plan)  # as long as it is there
+    sent = yield from _single.send_archive_task(sender, archive, _free_name(plan, archive.name))
+    files = _single.files_of(archive, plan.names, current, sent.stored, archive.crcs())
+    _count(plan, sent, [file for file in files if file.key is not None])
     return files
 
 

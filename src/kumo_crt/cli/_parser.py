@@ -259,6 +259,11 @@ def build() -> _Parser:
         action="store_true",
         help="compact the database before, with rocksdict; it must be closed",
     )
+    backup.add_argument(
+        "--single-object",
+        action="store_true",
+        help="send everything, as one object: a tar that also unpacks without kumo-crt",
+    )
     _budget(backup)
     _concurrency(backup)
     _environment(backup)

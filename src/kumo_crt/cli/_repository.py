@@ -12,6 +12,8 @@ from typing import Any
 import kumo_crt
 from kumo_crt.backup import Snapshot, SnapshotFile
 from kumo_crt.backup._capture import capture
+from kumo_crt.backup._names import object_name
+from kumo_crt.backup._single import archive_of
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
@@ -64,14 +66,17 @@ def open_repository(
 def _first_backup(args: argparse.Namespace) -> Snapshot:
     """What a backup to a repository that does not exist yet would be."""
     with capture(args.db, live=True, data_paths=args.data_path) as taken:
-        total = sum(file.size for file in taken.files)
+        total = uploaded = sum(file.size for file in taken.files)
+        if args.single_object:
+            names = {file.path: object_name(file, taken.db_id) for file in taken.files}
+            uploaded = archive_of(taken, names).size
         return Snapshot(
             id="",
             created_at=datetime.now(UTC),
             db_id=taken.db_id,
             files=tuple(SnapshotFile(f.path, f.kind, f.size, 0) for f in taken.files),
             total_bytes=total,
-            uploaded_bytes=total,
+            uploaded_bytes=uploaded,
             reused_bytes=0,
             sequence_number=taken.sequence_number,
             column_families=taken.column_families,
@@ -93,6 +98,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
                 live=True,
                 data_paths=args.data_path,
                 compact_first=args.compact_first,
+                single_object=args.single_object,
                 tags=dict(args.tag),
                 progress=report,
                 max_concurrency=args.max_concurrency,
