@@ -20,6 +20,7 @@ from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
     PREFIX,
     content_of,
+    delete,
     flipped,
     get,
     keys,
@@ -143,7 +144,7 @@ def test_format(repository: kumo_crt.Repository, boto: Any, bucket: str, tmp_pat
         part = content[entry["offset"] : entry["offset"] + entry["size"]]
         assert f"{kumo_crt.crc32c(part):08x}" == entry["crc32c"] == file["crc32c"]
         assert entry["offset"] % 512 == 0
-        if file["kind"] == "current":
+        if file["kind"] in ("current", "config"):
             assert "inline" in file
         else:
             assert (file["offset"], file["name"]) == (entry["offset"], entry["name"])
@@ -329,3 +330,42 @@ def test_requests(s3: kumo_crt.S3Client, bucket: str, make: Make) -> None:
     sent = [item for item in watch.sent if item.key.startswith(f"{PREFIX}/data/")]
     assert [item.operation for item in sent] == ["HeadObject", "PutObject"]
     assert len(watch.sent) <= 12
+
+
+# -- repair ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["file", "header", "index", "missing", "shorter"])
+def test_repair(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, tmp_path: Path, place: str
+) -> None:
+    path = _two_families(tmp_path / "db")
+    snapshot = repository.backup(path, single_object=True)
+    key = archive_key(boto, bucket)
+    content = get(boto, bucket, key)
+    sst = stored_files(snapshot, "sst")[-1]
+    if place == "missing":
+        delete(boto, bucket, key)
+    elif place == "shorter":
+        put(boto, bucket, key, content[: len(content) // 2])
+    else:
+        places = {"file": (sst.offset or 0) + 1, "header": 0, "index": len(content) - 1500}
+        put(boto, bucket, key, flipped(content, places[place]))
+    # Of what is good no source is needed.
+    source = tmp_path / "source"
+    source.mkdir()
+    if place in ("file", "missing", "shorter"):
+        report = repository.repair(source)
+        assert not report.ok
+        assert {problem.key for problem in report.remaining} == {key}
+        for file in path.iterdir():
+            if place != "file" or file.name == sst.path:
+                shutil.copy2(file, source)
+    assert repository.repair(source, dry_run=True).ok
+    report = repository.repair(source)
+    assert report.ok
+    (repaired,) = report.repaired
+    assert (repaired.key, repaired.size) == (key, len(content))
+    assert (repaired.quarantine is None) == (place == "missing")
+    assert get(boto, bucket, key) == content
+    assert repository.verify(level="full").ok

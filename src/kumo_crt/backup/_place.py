@@ -72,8 +72,8 @@ def check_space(directory: Path, needed: int) -> None:
     free = space.f_bavail * space.f_frsize
     if needed + min(_SPACE_MARGIN, needed // 10) > free:
         raise RepositoryError(
-            f"{directory}: the restore needs {needed} bytes, {free} are free on this file system: "
-            "make room, or choose another target"
+            f"{directory}: {needed} bytes are needed, {free} are free on this file system: make "
+            "room, or choose another place"
         )
 
 

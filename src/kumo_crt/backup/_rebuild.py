@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout
 from kumo_crt.backup._fetch import DamagedError, get_object_task
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._packing import MAX_BUNDLE_SIZE
@@ -28,7 +27,7 @@ def rebuild_task(
     Every file in it that a snapshot names is what the manifests say, and so is the whole object's
     CRC32C.
     """
-    if wanted.size > MAX_BUNDLE_SIZE or _layout.is_archive(wanted.key):
+    if wanted.size > MAX_BUNDLE_SIZE:
         return None
     content = bytearray(wanted.size)
     taken: Path | None = None

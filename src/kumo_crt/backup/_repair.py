@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt._engine import NO_ROOM, Gather, Meter, Reservation, Reserve, Task, Throttle
-from kumo_crt.backup import _damage, _ledger, _verify
+from kumo_crt.backup import _damage, _layout, _ledger, _verify
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._ledger import Ledger, object_hash
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._ranges import PartsDamagedError, check_object_task
 from kumo_crt.backup._rebuild import rebuild_task
+from kumo_crt.backup._rebuild_archive import rebuild_archive_task
 from kumo_crt.backup._reports import Problem, Repaired, RepairReport
 from kumo_crt.backup._sources import Sources
 from kumo_crt.backup._store import Store
@@ -38,7 +39,7 @@ from kumo_crt.exceptions import (
     S3Error,
     TransportError,
 )
-from kumo_crt.s3._body import FileSource, MemorySource, Source
+from kumo_crt.s3._body import FileSource, MemorySource, ProducedSource, Source
 from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._get import Discard
 from kumo_crt.s3._objects import head_task
@@ -157,6 +158,8 @@ def _repair_one(
         return None
     if damage.kind == "archived":
         return _Step(item, damage)
+    if _layout.is_archive(item.key):
+        return (yield from _repair_archive(plan, item, damage, sources, meter))
     if not item.is_file:
         # A bundle is put together in memory.
         with (yield Reserve(item.size)) as room:
@@ -172,6 +175,20 @@ def _repair_one(
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise IntegrityError(f"{path}: is no regular file any more")
         source = FileSource(opened.fileno())
+        return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
+
+
+def _repair_archive(
+    plan: RepairPlan, item: DataObject, damage: Outcome, sources: Sources, meter: Meter
+) -> Task[_Step]:
+    import tempfile  # rarely needed, and slow to load
+
+    with tempfile.TemporaryDirectory(prefix="kumo-repair-") as scratch:
+        found = yield from rebuild_archive_task(plan.store, item, sources, Path(scratch))
+        if found is None:
+            return _Step(item, damage)
+        archive, path = found
+        source = ProducedSource(archive.size, archive.read)
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 

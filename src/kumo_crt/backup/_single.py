@@ -26,14 +26,14 @@ def archive_of(capture: Capture, names: Mapping[str, str]) -> Archive:
 def files_of(
     archive: Archive,
     names: Mapping[str, str],
-    current: SnapshotFile,
+    inline: Mapping[str, SnapshotFile],
     stored: StoredObject,
     crcs: Mapping[str, int],
 ) -> list[SnapshotFile]:
-    """What the manifest says of the files; CURRENT is in it as well as in the archive."""
+    """What the manifest says of the files; what is ``inline`` is in the archive as well."""
     return [
-        current
-        if file.path == current.path
+        inline[file.path]
+        if file.path in inline
         else SnapshotFile(
             file.path,
             file.kind,

@@ -122,7 +122,7 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     if archive is not None:
         stored = StoredObject(_layout.data_key(archive.name), archive.size, 0)
         crcs = dict.fromkeys(archive.offsets, 0)
-        files = _single.files_of(archive, plan.names, _current(plan), stored, crcs)
+        files = _single.files_of(archive, plan.names, _inline_too(plan), stored, crcs)
         plan.uploaded = archive.size
     snapshot = _snapshot_of(plan, files)
     _commit.encode(plan.store, snapshot, plan.config, plan.tool)
@@ -291,14 +291,17 @@ def _send_bundle(plan: BackupPlan, sender: Sender, bundle: Bundle) -> Task[list[
     return files
 
 
-def _current(plan: BackupPlan) -> SnapshotFile:
-    return next(_inline(file) for file in plan.capture.files if file.kind == "current")
+def _inline_too(plan: BackupPlan) -> dict[str, SnapshotFile]:
+    """What of an archive is in the manifest too: readers ask for the one, `repair` for both."""
+    kinds = ("current", "config")
+    files = (file for file in plan.capture.files if file.kind in kinds and _is_inline(file))
+    return {file.path: _inline(file) for file in files}
 
 
 def _send_archive(plan: BackupPlan, sender: Sender, archive: Archive) -> Task[list[SnapshotFile]]:
-    current = _current(plan)  # as long as it is there
+    inline = _inline_too(plan)  # as long as they are there
     sent = yield from _single.send_archive_task(sender, archive, _free_name(plan, archive.name))
-    files = _single.files_of(archive, plan.names, current, sent.stored, archive.crcs())
+    files = _single.files_of(archive, plan.names, inline, sent.stored, archive.crcs())
     _count(plan, sent, [file for file in files if file.key is not None])
     return files
 
