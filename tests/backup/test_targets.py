@@ -236,7 +236,10 @@ def test_no_room(filled: kumo_crt.Repository, out: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "statvfs", nearly_full)
     _unchanged_after(
-        kumo_crt.RepositoryError, rf"needs {size} bytes, {size - 1} are free", filled, out / "t"
+        kumo_crt.RepositoryError,
+        rf"{size} bytes are needed, {size - 1} are free",
+        filled,
+        out / "t",
     )
     monkeypatch.setattr(os, "statvfs", real)
     filled.restore(out / "t")
