@@ -58,6 +58,7 @@ class Settings:
     profile: str | None
     requester_pays: bool = False
     expected_bucket_owner: str | None = None
+    patient: bool = False  # max_attempts was left open: more of them, where that helps
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
@@ -256,6 +257,8 @@ def resolve(
         profile=profile,
         requester_pays=requester_pays,
         expected_bucket_owner=expected_bucket_owner,
+        patient=max_attempts is None
+        and not _environment("KUMO_CRT_MAX_ATTEMPTS", "AWS_MAX_ATTEMPTS"),
         proxy=_proxies.proxy_for(endpoint or "https://s3.amazonaws.com", proxy),
         access_key_id=access_key_id,
         secret_access_key=secret_access_key,

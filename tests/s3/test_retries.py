@@ -12,6 +12,7 @@ from email.utils import formatdate
 import pytest
 
 import kumo_crt
+from kumo_crt.s3 import _retry
 from kumo_crt.s3._retry import Pace
 from tests.s3.conftest import PART
 from tests.support.data import content, payload
@@ -152,6 +153,50 @@ class TestLimits:
         with _client(fake, session_token="old") as client, pytest.raises(kumo_crt.S3Error):
             client.put_object("bucket", "key", b"content")
         assert len(fake.asked) == 1
+
+
+class TestPatience:
+    """How often it is tried where nobody has said how often."""
+
+    @pytest.fixture(autouse=True)
+    def _without_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_retry, "_BASE", 0.0)
+        monkeypatch.setattr(_retry, "_THROTTLED_BASE", 0.0)
+        monkeypatch.setattr(Pace, "SLOWEST", 10_000.0)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "attempts"),
+        [(503, "SlowDown", 20), (500, "InternalError", 5), (503, "ServiceUnavailable", 5)],
+    )
+    def test_of_a_service_that_has_not_answered_yet(
+        self, fake: FakeS3, status: int, code: str, attempts: int
+    ) -> None:
+        fake.default = Answer(status, error_document(code))
+        with _client(fake) as client, pytest.raises(kumo_crt.S3Error, match=code):
+            client.get_object("bucket", "key")
+        assert len(fake.asked) == attempts
+
+    @pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (502, "BadGateway")])
+    def test_longer_of_one_that_has(self, fake: FakeS3, status: int, code: str) -> None:
+        with _client(fake) as client:
+            client.put_object("bucket", "key", b"content")
+            fake.default = Answer(status, error_document(code))
+            with pytest.raises(kumo_crt.S3Error, match=code):
+                client.get_object("bucket", "key")
+            assert client.metrics()["retries"] == {"server_error": 9}
+
+    @pytest.mark.parametrize("variable", [None, "AWS_MAX_ATTEMPTS", "KUMO_CRT_MAX_ATTEMPTS"])
+    def test_what_was_said_holds_for_all(
+        self, fake: FakeS3, monkeypatch: pytest.MonkeyPatch, variable: str | None
+    ) -> None:
+        said: dict[str, object] = {"max_attempts": 3}
+        if variable is not None:
+            monkeypatch.setenv(variable, "3")
+            said = {}
+        fake.default = Answer(503, error_document("SlowDown"))
+        with _client(fake, **said) as client, pytest.raises(kumo_crt.ThrottledError):
+            client.get_object("bucket", "key")
+        assert len(fake.asked) == 3
 
 
 class TestPace:

@@ -86,7 +86,7 @@ class _CutError(Exception):
 class FaultProxy:
     """A proxy on 127.0.0.1 in front of one server, on a thread of its own; a context manager."""
 
-    def __init__(self, upstream_url: str, *, raw: bool = False) -> None:
+    def __init__(self, upstream_url: str, *, raw: bool = False, seed: int = 20261123) -> None:
         url = urlsplit(upstream_url)
         assert url.hostname is not None
         assert url.port is not None
@@ -95,7 +95,7 @@ class FaultProxy:
         self._raw = raw
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._random = random.Random(20261123)
+        self._random = random.Random(seed)
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.requests: list[Request] = []

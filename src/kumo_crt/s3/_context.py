@@ -147,6 +147,7 @@ class Context:
         if self.budget is not None:
             self.budget.after(response.received - expected)
         if response.error_code == 0 and response.status < 300 and operation not in ERRORS_INSIDE:
+            self.retries.answered = True
             return response
         return (yield from self.retries.again(call, response, begun))
 

@@ -25,6 +25,11 @@ ERRORS_INSIDE = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartC
 _BASE = 0.1  # seconds; doubled with every attempt
 _THROTTLED_BASE = 0.5
 _MAX_PAUSE = 20.0
+# Attempts where their number was left open: a service that says when it is busy is there, and one
+# that has answered before will be again. Ten take half a minute, twenty two or three.
+_ATTEMPTS_THROTTLED = 20
+_ATTEMPTS_OF_KNOWN = 10
+_OUTAGES = ("transport", "timeout", "server_error")
 # Signatures are refused from 15 minutes on; less than this is not what was wrong.
 _SKEW = 240.0
 
@@ -138,6 +143,8 @@ class Retries:
 
     def __init__(self, settings: Settings) -> None:
         self._max_attempts = settings.max_attempts
+        self._patient = settings.patient
+        self.answered = False  # by a success, whatever it was for
         self._deadline = settings.deadline
         self._fixed_credentials = settings.access_key_id is not None
         self.pace = Pace()
@@ -191,7 +198,7 @@ class Retries:
             if cause == "throttled":
                 self.pace.throttled()
             pause = self._pause(cause, attempt, response)
-            if attempt >= self._max_attempts:
+            if attempt >= self._attempts(cause):
                 return response
             if time.monotonic() + pause - begun > self._deadline:
                 return response
@@ -201,6 +208,15 @@ class Retries:
             if pause > 0:
                 yield Sleep(pause)
             response = yield call
+
+    def _attempts(self, cause: str) -> int:
+        """How many a request has, the first included."""
+        most = self._max_attempts
+        if self._patient and cause == "throttled":
+            return max(most, _ATTEMPTS_THROTTLED)
+        if self._patient and self.answered and cause in _OUTAGES:
+            return max(most, _ATTEMPTS_OF_KNOWN)
+        return most
 
     @staticmethod
     def _pause(cause: str, attempt: int, response: _core.Response) -> float:

@@ -1,0 +1,206 @@
+"""The server is killed in the middle: the work waits for it, or ends, and a rerun goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Rdict
+
+import kumo_crt
+from tests.backup.boundaries import Sent, watched
+from tests.backup.helpers import leftovers
+from tests.faults.judge import Judge, expected_tree, tree
+from tests.faults.seeds import case, chances, done, scaled
+from tests.support import databases
+from tests.support.mortal_server import MortalServer
+
+_MIB = 1 << 20
+_PART = 5 * _MIB
+# Parts of the large file, each of which takes long enough for the server to die in it.
+_PARTS = 5
+OUTAGES = 2  # of each kind
+
+
+@dataclass
+class World:
+    """A server of our own, and a database of a large file and some small ones.
+
+    Attributes:
+        server: The server.
+        judge: Reads what it holds.
+        path: The database.
+        truth: What is in it.
+        directory: Where other databases go.
+    """
+
+    server: MortalServer
+    judge: Judge
+    path: Path
+    truth: list[databases.Entry]
+    directory: Path
+    clients: list[kumo_crt.S3Client] = field(default_factory=list)
+
+    def client(self, **settings: Any) -> kumo_crt.S3Client:
+        """A new client of the server."""
+        sizes = {"part_size": _PART, "multipart_threshold": _PART}
+        arguments = self.server.described().client_arguments(**{**sizes, **settings})
+        self.clients.append(kumo_crt.S3Client(**arguments))
+        return self.clients[-1]
+
+
+@pytest.fixture(scope="module")
+def world(memory: Path) -> Iterator[World]:
+    """The stage of this module."""
+    directory = memory / "outages"
+    directory.mkdir()
+    path = directory / "db"
+    options = databases.options(small_files=True)
+    options.set_write_buffer_size(64 * _MIB)
+    db = Rdict(str(path), options)
+    for number in range(4):
+        databases.fill(db, 100 * number, 100 * number + 60)
+        db.flush()
+    databases.fill(db, 1_000, 1_000 + _PARTS, value_size=_PART - 1_000)
+    db.close()
+    truth = databases.read_all(path)
+    with MortalServer(directory=memory) as server:
+        boto = server.described().boto3_client()
+        boto.create_bucket(Bucket="outages")
+        found = World(server, Judge(boto, "outages"), path, truth, directory)
+        yield found
+        for client in found.clients:
+            client.close()
+
+
+@contextmanager
+def _killed(
+    world: World, client: kumo_crt.S3Client, operation: str, count: int, act: Callable[[], None]
+) -> Iterator[None]:
+    """Kills the server just before the client sends its n-th request of some kind."""
+    seen = Counter[str]()
+
+    def before(_: int, sent: Sent) -> None:
+        if sent.operation == operation or not operation:
+            seen["such"] += 1
+            if seen["such"] == count:
+                world.server.kill()
+                act()
+
+    with watched(client, before):
+        yield
+    assert seen["such"] >= count
+
+
+def _parts_sent(client: kumo_crt.S3Client) -> int:
+    found = client.metrics()["operations"].get("UploadPart", {"succeeded": 0})
+    return int(found["succeeded"])
+
+
+def _revived_soon(world: World) -> tuple[Callable[[], None], list[threading.Thread]]:
+    """Starts the server again in a while, beside what goes on."""
+    threads: list[threading.Thread] = []
+
+    def act() -> None:
+        threads.append(threading.Thread(target=world.server.revive))
+        threads[-1].start()
+
+    return act, threads
+
+
+def _repository(world: World, name: str, client: kumo_crt.S3Client) -> kumo_crt.Repository:
+    return kumo_crt.Repository(f"s3://outages/{name}", client=client)
+
+
+def _check(world: World, name: str, snapshot_id: str) -> None:
+    """The snapshot is there, whole, and opens with all that was written."""
+    found = world.judge.look(f"{name}/")
+    assert snapshot_id in found.snapshots
+    target = world.directory / f"{name}-restored"
+    _repository(world, name, world.client()).restore(target, snapshot_id)
+    assert tree(target) == expected_tree(found.manifests[snapshot_id])
+    assert databases.read_all(target) == world.truth
+
+
+@pytest.mark.parametrize("number", range(scaled(OUTAGES)))
+def test_a_backup_ends_and_the_next_goes_on(world: World, number: int) -> None:
+    """The server stays away: a clear error, nothing visible; later only what is missing is sent."""
+    name = f"ends-{number}"
+    part = chances("outage", "backup", number).randint(2, _PARTS)
+    with case(number, f"killed at part {part}"):
+        first = world.client(max_connections=1, max_attempts=2)
+        repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=first)
+        with (
+            _killed(world, first, "UploadPart", part, lambda: None),
+            pytest.raises(kumo_crt.TransportError) as caught,
+        ):
+            repository.backup(world.path)
+        assert "no answer from http://127.0.0.1:" in str(caught.value)
+        assert "Is the endpoint URL right, and the service up?" in str(caught.value)
+        assert leftovers(world.path.parent) == []
+        world.server.revive()
+        assert world.judge.look(f"{name}/").snapshots == set()
+        kept = _parts_sent(first)
+        second = world.client()
+        snapshot = _repository(world, name, second).backup(world.path)
+        assert kept > 0
+        assert kept + _parts_sent(second) == _PARTS
+        done["servers killed during a backup, which ended"] += 1
+        done["parts sent before that, and not again"] += kept
+        _check(world, name, snapshot.id)
+
+
+@pytest.mark.parametrize("number", range(scaled(OUTAGES)))
+def test_a_backup_waits_for_the_server(world: World, number: int) -> None:
+    """It comes back within a second or two: the backup has not ended."""
+    name = f"waits-{number}"
+    request = chances("outage", "waiting", number).randint(1, _PARTS + 8)
+    act, threads = _revived_soon(world)
+    with case(number, f"killed at request {request}"):
+        client = world.client()
+        repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=client)
+        with _killed(world, client, "", request, act):
+            snapshot = repository.backup(world.path)
+        threads[0].join()
+        assert client.metrics()["retries"]["transport"] > 0
+        done["servers killed during a backup, which went on"] += 1
+        _check(world, name, snapshot.id)
+
+
+@pytest.mark.parametrize("comes_back", [False, True], ids=["ends", "waits"])
+@pytest.mark.parametrize("number", range(scaled(OUTAGES)))
+def test_a_restore(world: World, number: int, comes_back: bool) -> None:
+    name = f"restore-{number}-{comes_back}"
+    request = chances("outage", "restore", number, comes_back).randint(3, _PARTS + 3)
+    client = world.client(max_attempts=None if comes_back else 2)
+    repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=client)
+    snapshot = repository.backup(world.path)
+    target = world.directory / f"{name}-target"
+    databases.make_one_key(target)
+    before = tree(target)
+    act, threads = _revived_soon(world)
+    with case(number, f"killed at request {request}"):
+        if comes_back:
+            with _killed(world, client, "GetObject", request, act):
+                repository.restore(target, overwrite=True)
+            threads[0].join()
+            done["servers killed during a restore, which went on"] += 1
+        else:
+            with (
+                _killed(world, client, "GetObject", request, lambda: None),
+                pytest.raises(kumo_crt.TransportError, match="no answer from http"),
+            ):
+                repository.restore(target, overwrite=True)
+            assert tree(target) == before
+            world.server.revive()
+            repository.restore(target, overwrite=True)
+            done["servers killed during a restore, which ended"] += 1
+        assert tree(target) == expected_tree(world.judge.look(f"{name}/").manifests[snapshot.id])
+        assert databases.read_all(target) == world.truth
+        assert leftovers(world.directory) == []
