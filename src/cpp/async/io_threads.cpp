@@ -46,14 +46,14 @@ void IoThreads::start_locked() {
   }
 }
 
-bool IoThreads::stop(std::chrono::milliseconds timeout) {
+bool IoThreads::stop(const crt::Deadline& deadline) {
   std::vector<std::thread> threads;
   bool all_ended = false;
   {
     std::unique_lock lock(mutex_);
     stopping_ = true;
     ready_.notify_all();
-    all_ended = ended_.wait_for(lock, timeout, [&] { return running_ == 0; });
+    all_ended = ended_.wait_until(lock, deadline.at(), [&] { return running_ == 0; });
     threads.swap(threads_);
   }
   for (auto& thread : threads) {

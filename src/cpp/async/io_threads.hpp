@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -8,6 +7,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "crt/deadline.hpp"
 
 namespace kumo::async {
 
@@ -21,7 +22,7 @@ class IoThreads {
 
   // Runs what is queued and joins; at interpreter exit. False if a job was not over in time (a
   // read from a dead file server): its thread is left to the end of the process.
-  bool stop(std::chrono::milliseconds timeout);
+  bool stop(const crt::Deadline& deadline);
 
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;

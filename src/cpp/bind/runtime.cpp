@@ -22,15 +22,16 @@ std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<long>(seconds * 1000.0));
 }
 
-// Ends everything native, in the order of dependence. True if nothing was left running.
+// Ends everything native, in the order of dependence, in `timeout` seconds for all of it. True if
+// nothing was left running.
 bool shutdown(double timeout) {
   const GilReleased released;
-  const auto wait = milliseconds(timeout);
+  const crt::Deadline deadline(milliseconds(timeout));
   if (crt::Runtime::forked()) return true;  // the threads are the parent's
-  bool clean = s3::cancel_all(wait);
-  clean = http::wait_for_pools(wait) && clean;
-  clean = async::IoThreads::instance().stop(wait) && clean;
-  clean = crt::Runtime::shutdown(wait) && clean;
+  bool clean = s3::cancel_all(deadline);
+  clean = http::wait_for_pools(deadline) && clean;
+  clean = async::IoThreads::instance().stop(deadline) && clean;
+  clean = crt::Runtime::shutdown(deadline) && clean;
   crt::LogBridge::instance().stop();
   return clean;
 }

@@ -9,6 +9,7 @@
 #include <aws/s3/s3.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <stdexcept>
@@ -92,17 +93,20 @@ bool Runtime::forked() noexcept {
   return owner != 0 && owner != getpid();
 }
 
-bool Runtime::shutdown(std::chrono::milliseconds timeout) {
+bool Runtime::shutdown(const Deadline& deadline) {
   if (forked()) return true;
   Process& state = process();
   {
     std::lock_guard lock(state.mutex);
     state.ended = true;
     if (state.runtime == nullptr) return true;
+    const std::weak_ptr<Runtime> held = state.runtime;
     state.runtime.reset();
+    if (!held.expired()) return false;  // by a client that was not let go: nothing is going to end
   }
-  aws_thread_set_managed_join_timeout_ns(
-      static_cast<std::uint64_t>(std::chrono::nanoseconds(timeout).count()));
+  // 0 would mean for ever.
+  const std::chrono::nanoseconds left = std::max(deadline.left(), std::chrono::nanoseconds(1));
+  aws_thread_set_managed_join_timeout_ns(static_cast<std::uint64_t>(left.count()));
   return aws_thread_join_all_managed() == AWS_OP_SUCCESS;
 }
 

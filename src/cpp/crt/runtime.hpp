@@ -6,12 +6,12 @@
 #include <aws/io/host_resolver.h>
 #include <aws/io/tls_channel_handler.h>
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "crt/deadline.hpp"
 #include "crt/handle.hpp"
 
 namespace kumo::crt {
@@ -31,9 +31,9 @@ class Runtime {
   // `shutdown`, and in a forked child (the event-loop threads exist only in the parent).
   static std::shared_ptr<Runtime> get(std::uint16_t event_loops);
 
-  // Drops the process's runtime and, once nothing holds it, waits for its threads to end.
-  // Returns false if they did not within `timeout`.
-  static bool shutdown(std::chrono::milliseconds timeout);
+  // Drops the process's runtime and, if nothing else holds it, waits for its threads to end.
+  // Returns false if they did not before `deadline`.
+  static bool shutdown(const Deadline& deadline);
 
   // Whether this process is a fork of the one that made the runtime.
   static bool forked() noexcept;

@@ -16,10 +16,14 @@ namespace {
 // S3 closes connections that were idle for a few seconds more than this.
 constexpr std::uint64_t kIdleMs = 15'000;
 
+// How long to wait for those who keep a pool.
+constexpr std::chrono::milliseconds kKeptTime{500};
+
 struct Live {
   std::mutex mutex;
   std::condition_variable changed;
-  int count = 0;
+  int kept = 0;     // by their owners
+  int closing = 0;  // those, and others that have connections left
 };
 
 Live& live() {
@@ -32,7 +36,7 @@ void pool_gone(void* user_data) {
   Live& state = live();
   {
     std::lock_guard lock(state.mutex);
-    --state.count;
+    --state.closing;
   }
   state.changed.notify_all();
 }
@@ -157,7 +161,7 @@ ConnectionPool::ConnectionPool(const PoolOptions& options) {
   manager.shutdown_complete_user_data = kept.get();
   {
     std::lock_guard lock(live().mutex);
-    ++live().count;
+    ++live().closing;
   }
   manager_.reset(aws_http_connection_manager_new(aws_default_allocator(), &manager));
   void* owned = kept.release();  // by the shutdown callback
@@ -166,6 +170,19 @@ ConnectionPool::ConnectionPool(const PoolOptions& options) {
     pool_gone(owned);
     throw crt::Error(code, "making the connection pool");
   }
+  std::lock_guard lock(live().mutex);
+  ++live().kept;
+}
+
+ConnectionPool::~ConnectionPool() {
+  if (manager_ == nullptr) return;  // abandoned
+  manager_.reset();
+  Live& state = live();
+  {
+    std::lock_guard lock(state.mutex);
+    --state.kept;
+  }
+  state.changed.notify_all();
 }
 
 aws_http_manager_metrics ConnectionPool::metrics() const noexcept {
@@ -174,10 +191,14 @@ aws_http_manager_metrics ConnectionPool::metrics() const noexcept {
   return found;
 }
 
-bool wait_for_pools(std::chrono::milliseconds timeout) {
+bool wait_for_pools(const crt::Deadline& deadline) {
   Live& state = live();
+  const crt::Deadline kept(std::min<std::chrono::nanoseconds>(kKeptTime, deadline.left()));
   std::unique_lock lock(state.mutex);
-  return state.changed.wait_for(lock, timeout, [&] { return state.count == 0; });
+  state.changed.wait_until(lock, kept.at(), [&] { return state.kept == 0; });
+  return state.changed.wait_until(lock, deadline.at(), [&] {
+    return state.closing <= state.kept;
+  }) && state.kept == 0;
 }
 
 }  // namespace kumo::http

@@ -4,13 +4,13 @@
 #include <aws/io/channel_bootstrap.h>
 #include <aws/io/tls_channel_handler.h>
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "crt/deadline.hpp"
 #include "crt/handle.hpp"
 
 namespace kumo::http {
@@ -36,7 +36,7 @@ class ConnectionPool {
 
   // Throws crt::Error where the endpoint or the proxy cannot be parsed.
   explicit ConnectionPool(const PoolOptions& options);
-  ~ConnectionPool() = default;
+  ~ConnectionPool();
   ConnectionPool(const ConnectionPool&) = delete;
   ConnectionPool& operator=(const ConnectionPool&) = delete;
 
@@ -58,7 +58,9 @@ class ConnectionPool {
   crt::Handle<aws_http_connection_manager, aws_http_connection_manager_release> manager_;
 };
 
-// Waits until the connections of all pools are gone. False on timeout.
-bool wait_for_pools(std::chrono::milliseconds timeout);
+// Waits until all pools and their connections are gone. Pools that somebody keeps are given little
+// time: a thread that does so (in Python, at the end of the interpreter) may never let go. False if
+// some are left.
+bool wait_for_pools(const crt::Deadline& deadline);
 
 }  // namespace kumo::http

@@ -22,6 +22,7 @@ struct Registry {
   std::mutex mutex;
   std::condition_variable changed;
   std::unordered_set<Operation*> operations;
+  bool refusing = false;  // the process ends
 };
 
 Registry& registry() {
@@ -53,11 +54,14 @@ std::size_t Operation::body_size() const noexcept {
 
 void Operation::start() {
   started_ = Clock::now();
+  bool refused = false;
   {
     Registry& all = registry();
     std::lock_guard lock(all.mutex);
-    all.operations.insert(this);
+    refused = all.refusing;
+    if (!refused) all.operations.insert(this);
   }
+  if (refused) return fail(AWS_ERROR_S3_CANCELED, crt::error_text(AWS_ERROR_S3_CANCELED));
   const bool reads_file = std::holds_alternative<FileBody>(request_.body);
   const bool heavy = request_.send_crc32c && (reads_file || body_size() > kInlineChecksum);
   if (!heavy) return prepare();
@@ -298,12 +302,15 @@ void end_waiting(const TlsWatch* watch, int error_code) {
   for (const auto& operation : found) operation->end_waiting(error_code);
 }
 
-bool cancel_all(std::chrono::milliseconds timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
+namespace {
+
+// Cancels what there is now, and waits until there is nothing.
+bool cancel_registered(bool refuse_others, const crt::Deadline& deadline) {
   Registry& all = registry();
   std::vector<std::shared_ptr<Operation>> found;
   {
     std::lock_guard lock(all.mutex);
+    all.refusing = refuse_others;
     for (Operation* operation : all.operations) {
       if (auto owned = operation->weak_from_this().lock()) found.push_back(std::move(owned));
     }
@@ -311,7 +318,14 @@ bool cancel_all(std::chrono::milliseconds timeout) {
   for (const auto& operation : found) operation->cancel();
   found.clear();
   std::unique_lock lock(all.mutex);
-  return all.changed.wait_until(lock, deadline, [&] { return all.operations.empty(); });
+  return all.changed.wait_until(lock, deadline.at(), [&] { return all.operations.empty(); });
+}
+
+}  // namespace
+
+bool cancel_all(const crt::Deadline& deadline) {
+  (void)cancel_registered(false, crt::Deadline(deadline.left() / 3));
+  return cancel_registered(true, deadline);
 }
 
 }  // namespace kumo::s3

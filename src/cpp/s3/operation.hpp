@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "async/completion_queue.hpp"
+#include "crt/deadline.hpp"
 #include "crt/handle.hpp"
 #include "http/lent_body.hpp"
 #include "s3/client.hpp"
@@ -118,7 +119,9 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
 // Ends the operations of a client that wait for a connection, because none can be made.
 void end_waiting(const TlsWatch* watch, int error_code);
 
-// Cancels every operation that is not over, and waits for their end. False on timeout.
-bool cancel_all(std::chrono::milliseconds timeout);
+// At interpreter exit: cancels every operation that is not over, and waits for their end. For a
+// third of the time, those who clean up after that (abort an upload) may start further ones; then
+// these are cancelled, too, and what is started later ends at once. False on timeout.
+bool cancel_all(const crt::Deadline& deadline);
 
 }  // namespace kumo::s3

@@ -5,7 +5,7 @@ drives any number of them on an event loop.
 """
 
 from kumo_crt._engine._meters import Meter
-from kumo_crt._engine._run import finish_background, run
+from kumo_crt._engine._run import begin_exit, finish_background, run
 from kumo_crt._engine._tasks import (
     NO_ROOM,
     Blocking,
@@ -33,6 +33,7 @@ __all__ = [
     "Sleep",
     "Task",
     "Throttle",
+    "begin_exit",
     "finish_background",
     "run",
 ]

@@ -26,7 +26,9 @@ T = TypeVar("T")
 # CancelledError goes on; the rest of the clean-up follows in the loop.
 CANCEL_GRACE = 1.0
 # How long `Driver.close` waits for all of them; what is left then goes on in a thread.
-CLOSE_GRACE = 5.0
+CLOSE_GRACE = 1.5
+# And where the program is on its way out, perhaps with many clients to close one by one.
+LEAVE_GRACE = 0.3
 # How often progress is told.
 _TELL = 0.1
 
@@ -94,26 +96,28 @@ class Driver:
         """Whether its loop is the one that runs the caller."""
         return asyncio.get_running_loop() is self.loop
 
-    async def close(self, failure: Callable[[], BaseException]) -> None:
+    async def close(self, failure: Callable[[], BaseException], leaving: bool = False) -> None:
         """Cancels what is under way and waits for its clean-up, from any loop.
 
         Args:
             failure: Makes what those see who wait for it.
+            leaving: Whether to wait only for `LEAVE_GRACE`.
         """
+        grace = LEAVE_GRACE if leaving else CLOSE_GRACE
         if self.here:
-            await self._close(failure)
+            await self._close(failure, grace)
         elif self.loop.is_running():
-            closing = asyncio.run_coroutine_threadsafe(self._close(failure), self.loop)
-            await asyncio.wait([asyncio.wrap_future(closing)], timeout=CLOSE_GRACE)
+            closing = asyncio.run_coroutine_threadsafe(self._close(failure, grace), self.loop)
+            await asyncio.wait([asyncio.wrap_future(closing)], timeout=grace)
         else:
             self._detach(failure)
 
-    async def _close(self, failure: Callable[[], BaseException]) -> None:
+    async def _close(self, failure: Callable[[], BaseException], grace: float) -> None:
         fibers = list(self._waiters)
         for fiber in fibers:
             self._cancel(fiber, failure())
         try:
-            await self._settled(fibers, CLOSE_GRACE)
+            await self._settled(fibers, grace)
         finally:
             self._detach(failure)
 

@@ -20,14 +20,16 @@ T = TypeVar("T")
 INTERRUPT_GRACE = 0.12
 # And how long that may take.
 CLEAN_UP = 30.0
-# Or at interpreter exit.
-EXIT_CLEAN_UP = 1.5
+# Or at interpreter exit, for everything that is under way then.
+EXIT_CLEAN_UP = 1.0
+# And until a thread has noticed that this time is over.
+_EXIT_NOTICE = 0.5
 # How often progress is told, and how late a stop is noticed.
 _WAIT = 0.1
 
 # Threads that let the tasks of interrupted callers clean up.
 _background: set[threading.Thread] = set()
-_stopping = threading.Event()
+_exit_deadline = float("inf")  # monotonic time
 
 
 def run(task: Task[T], limit: int, memory: int = 1 << 26) -> T:
@@ -126,11 +128,11 @@ def _take(queue: _core.CompletionQueue, timeout: float) -> list[int]:
 
 def _clean_up(scheduler: Scheduler, roots: list[Fiber], seconds: float) -> None:
     """Drives cancelled tasks until they are over, or for some time."""
-    deadline = time.monotonic() + seconds
+    until = time.monotonic() + seconds
     while True:
         scheduler.turn()
-        left = deadline - time.monotonic()
-        if all(root.over for root in roots) or left <= 0 or _stopping.is_set():
+        left = min(until, _exit_deadline) - time.monotonic()
+        if all(root.over for root in roots) or left <= 0:
             return
         _wait(scheduler, min(_WAIT, left))
         scheduler.land_lost()
@@ -150,18 +152,23 @@ def finish_in_background(scheduler: Scheduler, roots: list[Fiber]) -> None:
         thread.start()
     except RuntimeError:  # the interpreter is ending, or there are too many threads
         _clean_up(scheduler, roots, EXIT_CLEAN_UP)
-    else:
-        _background.add(thread)
+        scheduler.drop()
+        return
+    _background.add(thread)
+    if not thread.is_alive():  # and has taken itself off before it was put there
+        _background.discard(thread)
+
+
+def begin_exit() -> None:
+    """At interpreter exit: all clean-up, in whatever thread, is to be over at the same time."""
+    global _exit_deadline
+    _exit_deadline = time.monotonic() + EXIT_CLEAN_UP
 
 
 def finish_background() -> None:
-    """Waits for clean-up that goes on in the background, at interpreter exit; then stops it."""
-    deadline = time.monotonic() + EXIT_CLEAN_UP
+    """Waits for the clean-up that goes on in the background, after `begin_exit`."""
     for thread in list(_background):
-        thread.join(max(0.0, deadline - time.monotonic()))
-    _stopping.set()
-    for thread in list(_background):
-        thread.join(1.0)
+        thread.join(max(0.0, _exit_deadline + _EXIT_NOTICE - time.monotonic()))
 
 
 os.register_at_fork(after_in_child=_background.clear)

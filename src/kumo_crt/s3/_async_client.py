@@ -122,10 +122,13 @@ class AsyncS3Client(ClientBase):
 
         Whoever awaits one of them gets a `KumoError`.
         """
+        await self._close(leaving=False)
+
+    async def _close(self, leaving: bool) -> None:
         drivers, self._drivers, self._driver = self._drivers, (), None
         self._context = None
         for driver in drivers:
-            await driver.close(_closed)
+            await driver.close(_closed, leaving)
 
     def _close_at_once(self) -> None:
         drivers, self._drivers, self._driver = self._drivers, (), None
@@ -142,7 +145,8 @@ class AsyncS3Client(ClientBase):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        # An exit, Ctrl-C, or a cancelled task: nobody wants to wait.
+        await self._close(leaving=kind is not None and not issubclass(kind, Exception))
 
 
 def _closed() -> KumoError:

@@ -1,0 +1,168 @@
+"""The end of the interpreter where nothing answers: servers, name servers, credential processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.s3.test_exit import EXIT_SECONDS
+from tests.support.processes import start_python
+
+_START = """
+    import asyncio, os, sys, threading, time
+    import kumo_crt
+    endpoint, path = sys.argv[1:]
+    part = 5 << 20
+    settings = dict(
+        region="us-east-1", part_size=part, multipart_threshold=part, max_connections=4,
+        access_key_id="AKEXAMPLE", secret_access_key="example-secret",
+    )
+    large = bytes(4 * part)
+
+    def in_thread(function):
+        def work():
+            try:
+                function()
+            except (kumo_crt.KumoError, RuntimeError) as error:
+                # What it may see before the interpreter stops it. Others are told, and found.
+                if "exiting" not in str(error):
+                    raise
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def calls(client):
+        in_thread(lambda: client.put_object("bucket", "key", large))
+        in_thread(lambda: client.put_object("bucket", "key", bytes(100_000)))
+        in_thread(lambda: client.get_object("bucket", "key", into=path))
+        in_thread(lambda: list(client.list_objects("bucket")))
+
+    async def gathered(client):
+        await asyncio.gather(
+            *(client.put_object("bucket", "key", large) for _ in range(100)),
+            *(client.get_object("bucket", "key", into=path) for _ in range(100)),
+        )
+
+    def under_way():
+        time.sleep(0.7)  # until all of it waits; nothing tells when
+        print("ready", flush=True)
+        sys.stdin.readline()
+"""
+
+_PROGRAMS = {
+    "threads": """
+        client = kumo_crt.S3Client(endpoint_url=endpoint, **settings)
+        calls(client)
+        under_way()
+    """,
+    "several clients": """
+        clients = [kumo_crt.S3Client(endpoint_url=endpoint, **settings) for _ in range(6)]
+        for client in clients:
+            calls(client)
+        for _ in range(3):
+            client = kumo_crt.AsyncS3Client(endpoint_url=endpoint, **settings)
+            in_thread(lambda client=client: asyncio.run(gathered(client)))
+            clients.append(client)
+        under_way()
+    """,
+    "a loop": """
+        async def work():
+            async with kumo_crt.AsyncS3Client(endpoint_url=endpoint, **settings) as client:
+                task = asyncio.create_task(gathered(client))
+                task.add_done_callback(lambda task: task.cancelled() or task.exception())
+                await asyncio.to_thread(under_way)
+                sys.exit(0)
+
+        asyncio.run(work())
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def deaf() -> Iterator[str]:
+    """A server that does not even take connections: its queue is full."""
+    waiting = []
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+            waiting.append(client)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for client in waiting:
+            client.close()
+
+
+@pytest.fixture(scope="module")
+def no_names(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that makes a name server of the machine's that does not answer."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    directory = tmp_path_factory.mktemp("names")
+    source, library = directory / "names.c", directory / "names.so"
+    source.write_text(
+        "#include <unistd.h>\n"
+        "int getaddrinfo(const char *a, const char *b, const void *c, void **d)\n"
+        "{ (void)a; (void)b; (void)c; (void)d; for (;;) pause(); }\n"
+    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(library)
+
+
+def _ends(
+    program: str, endpoint: str, directory: Path, env: dict[str, str] | None = None
+) -> tuple[float, str]:
+    """Runs a program up to its exit; the seconds that this took, and what it said."""
+    with start_python(
+        _START + program.replace("\n    ", "\n"),
+        endpoint,
+        str(directory / "file"),
+        env=env,
+        flags=("-X", "faulthandler"),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            before = time.monotonic()
+            _, err = process.communicate("go\n", timeout=30)
+            seconds = time.monotonic() - before
+        finally:
+            process.kill()
+    print(f"exit: {seconds:.2f} s")
+    assert process.returncode == 0, err
+    assert "Fatal" not in err
+    assert "Traceback" not in err, err
+    assert not list(directory.glob("*.part"))
+    return seconds, err
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+@pytest.mark.parametrize("server", ["silent", "deaf"])
+def test_no_answer(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str, program: str
+) -> None:
+    seconds, _ = _ends(_PROGRAMS[program], request.getfixturevalue(server), tmp_path)
+    assert seconds < EXIT_SECONDS
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+def test_no_name_server(no_names: str, tmp_path: Path, program: str) -> None:
+    preload = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), no_names]))
+    seconds, _ = _ends(
+        _PROGRAMS[program], "http://nowhere.example:80", tmp_path, {"LD_PRELOAD": preload}
+    )
+    assert seconds < EXIT_SECONDS
