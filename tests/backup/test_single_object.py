@@ -14,7 +14,7 @@ import pytest
 from rocksdict import Rdict
 
 import kumo_crt
-from kumo_crt.backup import _manifest
+from kumo_crt.backup import _inflight, _layout, _manifest
 from tests.backup.boundaries import watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -289,6 +289,32 @@ def test_a_name_that_is_taken(
             assert again.verify(level="full").ok
     repository.restore(tmp_path / "restored")
     assert content_of(tmp_path / "restored") == library.truth("large")
+
+
+def test_a_prune_and_a_backup_see_each_other(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("plain")
+    first = repository.backup(path, single_object=True)
+    (key,) = first.object_keys
+    repository.delete_snapshot(first.id)
+    # Somebody is deleting the archive that has the same name.
+    hashes = [_inflight.object_hash(key)]
+    sweep = _inflight.encode_lease("sweep", "a test", "elsewhere", 1, hashes)
+    put(boto, bucket, f"inflight/sweep-{'0' * 32}-000000.json", sweep)
+    pinned: list[Any] = []
+
+    def look(done: int, total: int) -> None:
+        pins = keys(boto, bucket, "inflight/backup-")
+        pinned.extend(json.loads(get(boto, bucket, pin))["objects"] for pin in pins)
+
+    second = repository.backup(path, single_object=True, progress=look)
+    (other,) = second.object_keys
+    assert other != key
+    assert _layout.plain_name(other) == _layout.plain_name(key)
+    assert pinned[0] == hashes
+    delete(boto, bucket, key)
+    assert repository.verify(level="full").ok
 
 
 # -- damage ---------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ def test_a_single_object(kumo: Run, boto: Any, bucket: str, database: Path, tmp_
     planned = kumo("backup", database, url, "--create", "--single-object", "--dry-run", "--json")
     done = kumo("backup", database, url, "--create", "--single-object", "--json").document
     assert planned.document["snapshot"]["uploaded_bytes"] == done["snapshot"]["uploaded_bytes"]
+    assert done["snapshot"]["single_object"] is True
     (key,) = (key for key in _keys(boto, bucket) if "/data/" in key)
     # As docs/format.md has it, with the command that streams an object.
     archive = tmp_path / "archive.tar"

@@ -31,6 +31,7 @@ from tests.support.databases import Entry
 
 BOUNDARIES = 70
 AT_RANDOM = 25
+SINGLE = 16
 LIVE = 10
 OPEN = 8
 Alive = Callable[[], None]
@@ -82,10 +83,12 @@ def _live(
     return life, found
 
 
-def _again(stage: Stage, world: World, prefix: str, left: Found) -> Found:
+def _again(
+    stage: Stage, world: World, prefix: str, left: Found, *, single_object: bool = False
+) -> Found:
     """The same backup once more: it succeeds, and sends nothing that has been sent."""
     with watched(stage.client) as watch:
-        snapshot = stage.repository(prefix).backup(world.path)
+        snapshot = stage.repository(prefix).backup(world.path, single_object=single_object)
     found = stage.judge.look(prefix)
     # A manifest that was on its way when its sender died may have arrived meanwhile.
     assert left.snapshots | {snapshot.id} <= found.snapshots
@@ -181,6 +184,26 @@ def test_killed_at_any_time(stage: Stage, world: World, alive: Alive) -> None:
         with case(number, death):
             killed += _one(stage, world, number, death, 8)[0].killed
     assert killed > 0.6 * scaled(AT_RANDOM) or not is_whole()
+
+
+def test_killed_as_a_single_object(stage: Stage, world: World, alive: Alive) -> None:
+    chance = chances("backup", "single")
+    prefix = stage.seed(world.objects)
+    whole, _ = _live(stage, world, prefix, Death(), "backup", single_object=True)
+    for number, death in cases(
+        deaths.some(deaths.boundaries(whole, chance), chance, scaled(SINGLE))
+    ):
+        alive()
+        with case(number, death):
+            prefix = stage.seed(world.objects)
+            life, left = _live(stage, world, prefix, death, "backup", single_object=True)
+            assert life.killed
+            found = _again(stage, world, prefix, left, single_object=True)
+            assert len([key for key in found.below("data/") if "/archive-" in key]) == 1
+            if number % 4 == 0:
+                _restored(stage, world, prefix, found)
+                assert stage.check_clean(prefix).snapshots == found.snapshots
+            stage.forget(prefix)
 
 
 def test_killed_while_another_process_writes(stage: Stage, world: World, alive: Alive) -> None:

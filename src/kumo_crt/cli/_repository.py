@@ -26,7 +26,11 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot without the list of its files, which can be very long."""
     shown = fields(snapshot)
     del shown["warnings"]  # of the backup, not of the snapshot
-    return {**shown, "files": len(snapshot.files)}
+    return {
+        **shown,
+        "files": len(snapshot.files),
+        "single_object": snapshot.is_single_object,
+    }
 
 
 @contextlib.contextmanager
