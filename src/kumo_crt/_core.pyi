@@ -42,7 +42,7 @@ def sealed_size(size: int) -> int:
     """Bytes that a content of this size has when it is sealed."""
 
 class SealError(ValueError):
-    """Sealed bytes are not what this key has sealed with this salt."""
+    """Sealed bytes are not what this key has sealed with this salt, or a content has changed."""
 
 class Examination:
     """Finds out a content's salt and CRC32C, piece by piece and in order.
@@ -50,8 +50,8 @@ class Examination:
     A ``source`` is a descriptor or a buffer, with the size of the content.
     """
 
-    def read(self, source: object, size: int, start: int, stop: int) -> None:
-        """Reads the next piece.
+    def read(self, source: object, size: int, stop: int) -> None:
+        """Goes on up to ``stop``.
 
         Raises:
             OSError: The file cannot be read, or has become shorter.
@@ -67,11 +67,18 @@ class SealingKey:
     def header(self, salt: object) -> bytes: ...
     def examine(self) -> Examination: ...
     def seal(
-        self, source: object, size: int, salt: object, start: int, stop: int, into: object
+        self,
+        source: object,
+        size: int,
+        examined: Examination,
+        start: int,
+        stop: int,
+        into: object,
     ) -> None:
         """Writes the bytes from ``start`` to ``stop`` of a content's sealed form to a buffer.
 
         Raises:
+            SealError: The content is not what was examined any more.
             OSError: The file cannot be read, or has become shorter.
         """
     def open(self, data: object, salt: object, first: int, final: bool) -> int:

@@ -23,16 +23,18 @@ def content_of(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-def examined(key: _core.SealingKey, content: bytes) -> tuple[bytes, int]:
+def examine(key: _core.SealingKey, content: bytes) -> tuple[_core.Examination, bytes, int]:
     examination = key.examine()
-    examination.read(content, len(content), 0, len(content))
-    return examination.finish()
+    examination.read(content, len(content), len(content))
+    return examination, *examination.finish()
 
 
-def seal(key: _core.SealingKey, content: bytes, salt: bytes) -> bytes:
+def seal(key: _core.SealingKey, content: bytes) -> tuple[bytes, bytes]:
+    """Sealed form and salt."""
+    examined, salt, _ = examine(key, content)
     into = bytearray(_core.sealed_size(len(content)))
-    key.seal(content, len(content), salt, 0, len(into), into)
-    return bytes(into)
+    key.seal(content, len(content), examined, 0, len(into), into)
+    return bytes(into), salt
 
 
 def opened(key: _core.SealingKey, sealed: bytes, salt: bytes) -> bytes:
@@ -51,10 +53,10 @@ def key() -> _core.SealingKey:
 @pytest.mark.parametrize("size", SIZES)
 def test_it_is_what_the_format_says(key: _core.SealingKey, size: int) -> None:
     content = content_of(size)
-    salt, crc = examined(key, content)
+    _, salt, crc = examine(key, content)
     assert salt == reference.salt_of(KEY, content)
     assert crc == _core.crc32c(content)
-    sealed = seal(key, content, salt)
+    sealed, salt = seal(key, content)
     assert sealed == reference.sealed(KEY, content)
     assert len(sealed) == _core.sealed_size(size)
     assert opened(key, sealed, salt) == content == reference.opened(KEY, sealed)
@@ -78,13 +80,13 @@ def test_any_part_can_be_made_by_itself(key: _core.SealingKey, tmp_path: Path) -
     content = content_of(3 * CHUNK + 77)
     path = tmp_path / "content"
     path.write_bytes(content)
-    salt, _ = examined(key, content)
-    sealed = seal(key, content, salt)
+    examined, _, _ = examine(key, content)
+    sealed, _ = seal(key, content)
     with open(path, "rb") as file:
         for start, stop in _ranges(len(sealed)):
             for source in (content, file.fileno()):
                 into = bytearray(stop - start)
-                key.seal(source, len(content), salt, start, stop, into)
+                key.seal(source, len(content), examined, start, stop, into)
                 assert into == sealed[start:stop], (start, stop)
 
 
@@ -96,17 +98,36 @@ def test_a_file_is_examined_piece_by_piece(key: _core.SealingKey, tmp_path: Path
     with open(path, "rb") as file:
         for start in range(0, len(content), 50_001):
             stop = min(start + 50_001, len(content))
-            examination.read(file.fileno(), len(content), start, stop)
-    assert examination.finish() == examined(key, content)
+            examination.read(file.fileno(), len(content), stop)
+        assert examination.finish() == examine(key, content)[1:]
+        into = bytearray(_core.sealed_size(len(content)))
+        key.seal(file.fileno(), len(content), examination, 0, len(into), into)
+    assert into == seal(key, content)[0]
     with pytest.raises(RuntimeError, match="over"):
         examination.finish()
+    with pytest.raises(RuntimeError, match="over"):
+        examination.read(content, len(content), len(content))
+
+
+def test_what_has_changed_since_is_not_sealed(key: _core.SealingKey) -> None:
+    content = content_of(2 * CHUNK + 5)
+    examined, _, _ = examine(key, content)
+    into = bytearray(_core.sealed_size(len(content)))
+    for place in (0, CHUNK, 2 * CHUNK + 4):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        with pytest.raises(_core.SealError, match=f"chunk {place // CHUNK} is not what it was"):
+            key.seal(changed, len(changed), examined, 0, len(into), into)
+    with pytest.raises(_core.SealError, match="not the size"):
+        key.seal(content[:-1], len(content) - 1, examined, 0, 10, bytearray(10))
+    with pytest.raises(RuntimeError, match="not over"):
+        key.seal(content, len(content), key.examine(), 0, 10, bytearray(10))
 
 
 @pytest.mark.parametrize("size", [0, 20, CHUNK, 2 * CHUNK + 5])
 def test_no_bit_can_be_changed(key: _core.SealingKey, size: int) -> None:
     content = content_of(size)
-    salt, _ = examined(key, content)
-    sealed = seal(key, content, salt)
+    sealed, salt = seal(key, content)
     # Every byte of the header, the edges of every chunk and tag, and some others.
     places = {*range(HEADER + 2), len(sealed) - 1, *range(HEADER, len(sealed), 9_973)}
     for begin in range(HEADER, len(sealed), WHOLE):
@@ -122,11 +143,10 @@ def test_no_bit_can_be_changed(key: _core.SealingKey, size: int) -> None:
 
 def test_chunks_cannot_be_cut_added_or_moved(key: _core.SealingKey) -> None:
     content = content_of(3 * CHUNK)
-    salt, _ = examined(key, content)
-    sealed = seal(key, content, salt)
+    sealed, salt = seal(key, content)
     head, chunks = sealed[:HEADER], [sealed[HEADER + i * WHOLE :][:WHOLE] for i in range(3)]
     other = content_of(3 * CHUNK + 1)[:-1]
-    foreign = seal(key, other, examined(key, other)[0])
+    foreign, _ = seal(key, other)
     hostile = {
         "cut at a chunk": head + b"".join(chunks[:2]),
         "nothing left": head,
@@ -147,8 +167,7 @@ def test_chunks_cannot_be_cut_added_or_moved(key: _core.SealingKey) -> None:
 
 def test_another_key_or_salt_opens_nothing(key: _core.SealingKey) -> None:
     content = content_of(1000)
-    salt, _ = examined(key, content)
-    sealed = seal(key, content, salt)
+    sealed, salt = seal(key, content)
     stranger = _core.SealingKey(bytes(32))
     with pytest.raises(_core.SealError):
         opened(stranger, sealed, salt)
@@ -159,8 +178,7 @@ def test_another_key_or_salt_opens_nothing(key: _core.SealingKey) -> None:
 
 def test_a_part_is_opened_only_in_its_place(key: _core.SealingKey) -> None:
     content = content_of(4 * CHUNK)
-    salt, _ = examined(key, content)
-    sealed = seal(key, content, salt)
+    sealed, salt = seal(key, content)
     middle = sealed[HEADER + WHOLE : HEADER + 3 * WHOLE]
     data = bytearray(middle)
     assert key.open(data, salt, 1, False) == 2 * CHUNK
@@ -172,8 +190,8 @@ def test_a_part_is_opened_only_in_its_place(key: _core.SealingKey) -> None:
 
 def test_nothing_of_a_damaged_chunk_is_seen(key: _core.SealingKey) -> None:
     content = bytes(2 * CHUNK)
-    salt, _ = examined(key, content)
-    data = bytearray(seal(key, content, salt)[HEADER:])
+    sealed, salt = seal(key, content)
+    data = bytearray(sealed[HEADER:])
     data[WHOLE + 5] ^= 1
     before = bytes(data[WHOLE:])
     with pytest.raises(_core.SealError, match="chunk 1"):
@@ -188,32 +206,42 @@ def test_what_does_not_fit_is_refused(key: _core.SealingKey, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="a salt has 16 bytes"):
         key.header(bytes(15))
     salt = bytes(16)
+    examined, _, _ = examine(key, b"abc")
     with pytest.raises(ValueError, match="the buffer has not the size"):
-        key.seal(b"abc", 4, salt, 0, 4, bytearray(4))
+        key.seal(b"abc", 4, examined, 0, 4, bytearray(4))
     with pytest.raises(ValueError, match="not as long"):
-        key.seal(b"abc", 3, salt, 0, 5, bytearray(4))
+        key.seal(b"abc", 3, examined, 0, 5, bytearray(4))
     with pytest.raises(ValueError, match="not as long"):
-        key.seal(b"abc", 3, salt, 5, 0, bytearray(4))
+        key.seal(b"abc", 3, examined, 5, 0, bytearray(4))
     with pytest.raises(ValueError, match="beyond the sealed form"):
-        key.seal(b"abc", 3, salt, 0, 52, bytearray(52))
+        key.seal(b"abc", 3, examined, 0, 52, bytearray(52))
     with pytest.raises(ValueError, match="beyond the content"):
-        key.examine().read(b"abc", 3, 0, 4)
+        key.examine().read(b"abc", 3, 4)
     with pytest.raises(ValueError, match="more than an object can have"):
         _core.sealed_size(1 << 60)
     with pytest.raises(ValueError, match="more than an object can have"):
-        key.seal(0, 1 << 60, salt, 0, 1, bytearray(1))
+        key.examine().read(0, 1 << 60, 1)
     with pytest.raises(BufferError):
         key.open(b"not to be written", salt, 0, True)
     for data in (b"", bytes(15), bytes(WHOLE + 3), bytes(WHOLE + 16)):
         with pytest.raises(_core.SealError, match="does not end where a chunk does"):
             key.open(bytearray(data), salt, 0, True)
-    path = tmp_path / "short"
-    path.write_bytes(b"short")
-    descriptor = os.open(path, os.O_RDONLY)
+
+
+def test_a_file_that_becomes_shorter_is_noticed(key: _core.SealingKey, tmp_path: Path) -> None:
+    content = content_of(2 * CHUNK)
+    path = tmp_path / "content"
+    path.write_bytes(content)
+    examined, _, _ = examine(key, content)
+    descriptor = os.open(path, os.O_RDWR)
+    os.truncate(path, CHUNK)
     try:
         with pytest.raises(OSError, match="became shorter"):
-            key.seal(descriptor, 100, salt, 0, 148, bytearray(148))
+            key.examine().read(descriptor, len(content), len(content))
+        into = bytearray(_core.sealed_size(len(content)))
+        with pytest.raises(OSError, match="became shorter"):
+            key.seal(descriptor, len(content), examined, 0, len(into), into)
     finally:
         os.close(descriptor)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        key.examine().read(descriptor, 100, 0, 100)
+        key.examine().read(descriptor, 100, 100)

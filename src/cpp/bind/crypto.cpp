@@ -65,30 +65,34 @@ class BoundExamination {
   explicit BoundExamination(crypto::Examination examination)
       : examination_(std::move(examination)) {}
 
-  void read(const py::object& source, std::uint64_t size, std::uint64_t start, std::uint64_t stop) {
+  void read(const py::object& source, std::uint64_t size, std::uint64_t stop) {
     const Content content(source, size);
     const GilReleased released;
     const std::lock_guard lock(mutex_);
-    if (finished_) throw std::logic_error("the examination is over");
-    examination_.read(content.get(), start, stop);
+    examination_.read(content.get(), stop);
   }
 
   py::tuple finish() {
-    crypto::Salt salt;
+    std::uint32_t crc = 0;
     {
       const GilReleased released;
       const std::lock_guard lock(mutex_);
-      if (finished_) throw std::logic_error("the examination is over");
-      finished_ = true;
-      salt = examination_.finish();
+      examination_.finish();
+      crc = examination_.crc32c();
     }
-    return py::make_tuple(to_bytes(salt), examination_.crc32c());
+    return py::make_tuple(to_bytes(examination_.salt()), crc);
+  }
+
+  // What is over does not change any more.
+  [[nodiscard]] const crypto::Examination& finished() {
+    const std::lock_guard lock(mutex_);
+    if (!examination_.finished()) throw std::logic_error("the examination is not over");
+    return examination_;
   }
 
  private:
   std::mutex mutex_;
   crypto::Examination examination_;
-  bool finished_ = false;
 };
 
 std::unique_ptr<crypto::SealingKey> make_key(const py::object& material) {
@@ -98,15 +102,15 @@ std::unique_ptr<crypto::SealingKey> make_key(const py::object& material) {
 }
 
 void seal(const crypto::SealingKey& key, const py::object& source, std::uint64_t size,
-          const py::object& salt, std::uint64_t start, std::uint64_t stop, const py::object& into) {
+          BoundExamination& examined, std::uint64_t start, std::uint64_t stop,
+          const py::object& into) {
   const Content content(source, size);
-  const crypto::Salt checked = salt_of(salt);
   const BufferView out(into, PyBUF_WRITABLE);
   if (start > stop || stop - start != out.size()) {
     throw py::value_error("into: not as long as what is to be written");
   }
   const GilReleased released;
-  key.seal(content.get(), checked, start, stop, static_cast<std::uint8_t*>(out.data()));
+  key.seal(content.get(), examined.finished(), start, stop, static_cast<std::uint8_t*>(out.data()));
 }
 
 std::size_t open(const crypto::SealingKey& key, const py::object& data, const py::object& salt,
@@ -137,8 +141,7 @@ void register_crypto(py::module_& m) {
   m.attr("SEALED_TAG") = crypto::kTag;
   m.def("sealed_size", &crypto::sealed_size, py::arg("size"));
   py::class_<BoundExamination>(m, "Examination")
-      .def("read", &BoundExamination::read, py::arg("source"), py::arg("size"), py::arg("start"),
-           py::arg("stop"))
+      .def("read", &BoundExamination::read, py::arg("source"), py::arg("size"), py::arg("stop"))
       .def("finish", &BoundExamination::finish);
   py::class_<crypto::SealingKey>(m, "SealingKey")
       .def(py::init(&make_key), py::arg("material"))
@@ -164,7 +167,7 @@ void register_crypto(py::module_& m) {
            [](const crypto::SealingKey& key) {
              return std::make_unique<BoundExamination>(key.examine());
            })
-      .def("seal", &seal, py::arg("source"), py::arg("size"), py::arg("salt"), py::arg("start"),
+      .def("seal", &seal, py::arg("source"), py::arg("size"), py::arg("examined"), py::arg("start"),
            py::arg("stop"), py::arg("into"))
       .def("open", &open, py::arg("data"), py::arg("salt"), py::arg("first"), py::arg("final"))
       .def("material", [](const crypto::SealingKey& key) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "async/buffer.hpp"
+#include "checksum/crc.hpp"
 #include "checksum/crc32c.hpp"
 #include "crt/error.hpp"
 #include "crt/handle.hpp"
@@ -78,24 +79,40 @@ std::uint64_t sealed_size(std::uint64_t size) {
   return kHeader + size + chunks_of(size) * kTag;
 }
 
-void Examination::read(const Plaintext& content, std::uint64_t start, std::uint64_t stop) {
-  if (start > stop || stop > content.size()) throw std::length_error("beyond the content");
+void Examination::read(const Plaintext& content, std::uint64_t stop) {
+  if (finished_) throw std::logic_error("the examination is over");
+  if (stop < position_ || stop > content.size()) throw std::length_error("beyond the content");
   thread_local const async::AlignedBuffer scratch(kChunk);
-  while (start < stop) {
-    const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(kChunk, stop - start));
-    const std::uint8_t* part = content.at(start, count, scratch.data());
-    crc32c_ = checksum::crc32c(part, count, crc32c_);
+  while (position_ < stop) {
+    const std::uint64_t place = position_ % kChunk;
+    const auto count =
+        static_cast<std::size_t>(std::min<std::uint64_t>(kChunk - place, stop - position_));
+    const std::uint8_t* part = content.at(position_, count, scratch.data());
+    if (place == 0) chunks_.push_back(0);
+    chunks_.back() = checksum::crc32c(part, count, chunks_.back());
     hmac_.update(part, count);
-    start += count;
+    position_ += count;
   }
 }
 
-Salt Examination::finish() {
+void Examination::finish() {
+  if (finished_) throw std::logic_error("the examination is over");
+  if (chunks_.empty()) chunks_.push_back(0);
   Mac whole;
   hmac_.finish(whole.data());
-  Salt salt;
-  std::copy_n(whole.begin(), kSalt, salt.begin());
-  return salt;
+  std::copy_n(whole.begin(), kSalt, salt_.begin());
+  finished_ = true;
+}
+
+std::uint32_t Examination::crc32c() const noexcept {
+  std::uint32_t whole = 0;
+  std::uint64_t left = position_;
+  for (const std::uint32_t chunk : chunks_) {
+    const std::uint64_t size = std::min<std::uint64_t>(kChunk, left);
+    whole = checksum::crc32c_combine(whole, chunk, size);
+    left -= size;
+  }
+  return whole;
 }
 
 SealingKey::SealingKey(const std::uint8_t* material) {
@@ -125,11 +142,13 @@ Header SealingKey::header(const Salt& salt) const {
   return header;
 }
 
-void SealingKey::seal(const Plaintext& content, const Salt& salt, std::uint64_t start,
+void SealingKey::seal(const Plaintext& content, const Examination& examined, std::uint64_t start,
                       std::uint64_t stop, std::uint8_t* into) const {
   const std::uint64_t size = content.size();
+  if (!examined.finished()) throw std::logic_error("the examination is not over");
+  if (examined.size() != size) throw SealError("it has not the size that was examined");
   if (start > stop || stop > sealed_size(size)) throw std::length_error("beyond the sealed form");
-  const Header bound = header(salt);
+  const Header bound = header(examined.salt());
   if (start < kHeader) {
     const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(stop, kHeader) - start);
     std::memcpy(into, bound.data() + start, count);
@@ -138,7 +157,7 @@ void SealingKey::seal(const Plaintext& content, const Salt& salt, std::uint64_t 
   }
   if (start == stop) return;
   Secret key;
-  object_key(material_, salt, key);
+  object_key(material_, examined.salt(), key);
   const std::uint64_t last = chunks_of(size) - 1;
   thread_local const async::AlignedBuffer plain(kChunk);
   thread_local const async::AlignedBuffer whole(kSealedChunk);
@@ -151,6 +170,10 @@ void SealingKey::seal(const Plaintext& content, const Salt& salt, std::uint64_t 
     const auto wanted =
         static_cast<std::size_t>(std::min<std::uint64_t>(stop - start, length + kTag - skipped));
     const std::uint8_t* from = content.at(index * kChunk, length, plain.data());
+    if (checksum::crc32c(from, length, 0) != examined.crc32c(index)) {
+      throw SealError("chunk " + std::to_string(index) +
+                      " is not what it was when it was examined");
+    }
     // A chunk of which only a part is wanted is sealed all the same.
     const bool is_whole = wanted == length + kTag;
     seal_chunk(begin(key, bound, index, index == last), from, length,
