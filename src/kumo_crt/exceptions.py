@@ -19,6 +19,7 @@
         ├── RepositoryLockedError
         ├── LeaseExpiredError       work took so long that others thought it dead
         ├── EnvironmentMismatchError
+        ├── EncryptionKeyError      no key, not the repository's, or none where one was given
         └── FormatError             a document that this version cannot accept
 """
 
@@ -135,6 +136,10 @@ class LeaseExpiredError(RepositoryError):
 
 class EnvironmentMismatchError(RepositoryError):
     """The repository belongs to another environment than this client."""
+
+
+class EncryptionKeyError(RepositoryError):
+    """The key of an encrypted repository is missing, cannot be had, or is another one's."""
 
 
 class FormatError(RepositoryError):

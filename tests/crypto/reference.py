@@ -61,5 +61,5 @@ def nonce(number: int, last: bool) -> bytes:
 def restored(key: bytes, entry: Any, stored: bytes) -> bytes:
     """The content of a file of a manifest, from what is stored of it."""
     content = opened(key, stored)
-    assert stored[16:32].hex() == entry["sealed"]["salt"] == salt_of(key, content).hex()
+    assert stored[16:32].hex() == entry["salt"] == salt_of(key, content).hex()
     return content

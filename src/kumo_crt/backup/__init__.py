@@ -1,5 +1,6 @@
 """Backups of RocksDB databases in S3; the format is in docs/format.md."""
 
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._repository import Repository
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile, StoredObject
 
@@ -22,6 +23,7 @@ __all__ = [
     "DoctorReport",
     "DrillReport",
     "Finding",
+    "Key",
     "Problem",
     "PruneReport",
     "RepairReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ from typing import Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _known, _layout, _manifest, _pins
+from kumo_crt.backup import _known, _layout, _manifest, _pins, _sealing
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
+    EncryptionKeyError,
     EnvironmentMismatchError,
     NotFoundError,
     PreconditionFailedError,
@@ -38,13 +41,19 @@ class RepositoryBase:
         environment: str | None = None,
         max_bytes_per_second: float | None = None,
         max_requests_per_second: float | None = None,
+        encryption_key: Key | None = None,
     ) -> None:
+        if encryption_key is not None and not isinstance(encryption_key, Key):
+            raise TypeError("encryption_key: expected a kumo_crt.Key")
         self._location = _layout.Location.parse(url)
         self._budget = Budget(max_bytes_per_second, max_requests_per_second)
         self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None
         self._owned = client is None
         self._client = client if client is not None else S3Client()
         self._config: _manifest.Config | None = None
+        self._given_key = encryption_key
+        # The key that everything in the repository is sealed with, once that is certain.
+        self._key: Key | None = None
 
     @classmethod
     def create(
@@ -58,6 +67,7 @@ class RepositoryBase:
         kms_key_id: str | None = None,
         max_bytes_per_second: float | None = None,
         max_requests_per_second: float | None = None,
+        encryption_key: Key | None = None,
     ) -> Self:
         """Creates a repository in a bucket that exists.
 
@@ -72,8 +82,11 @@ class RepositoryBase:
             kms_key_id: KMS key, with ``sse="aws:kms"``.
             max_bytes_per_second: See the class.
             max_requests_per_second: See the class.
+            encryption_key: See the class. With one, the repository is encrypted, for good: without
+                it nothing can be restored.
 
         Raises:
+            EncryptionKeyError: A key is named, and cannot be had.
             ValueError: A setting is none that S3 has.
             RepositoryError: There is one already.
             NotFoundError: There is no such bucket.
@@ -84,10 +97,15 @@ class RepositoryBase:
             environment=environment,
             max_bytes_per_second=max_bytes_per_second,
             max_requests_per_second=max_requests_per_second,
+            encryption_key=encryption_key,
         )
         try:
-            config = _manifest.new_config(repository._environment, storage_class, sse, kms_key_id)
+            key = repository._find_key()
+            config = _manifest.new_config(
+                repository._environment, storage_class, sse, kms_key_id, key
+            )
             repository._config = config
+            repository._key = key
             try:
                 repository._run(
                     repository._store().write_new(
@@ -112,11 +130,15 @@ class RepositoryBase:
         environment: str | None = None,
         max_bytes_per_second: float | None = None,
         max_requests_per_second: float | None = None,
+        encryption_key: Key | None = None,
     ) -> Self:
         """Opens a repository.
 
+        An encrypted one can be opened without its key, for what needs none.
+
         Raises:
             SnapshotNotFoundError: There is none at this URL.
+            EncryptionKeyError: The key is another one's, or the repository is not encrypted.
             FormatError: It is of a version that this kumo_crt does not know.
         """
         repository = cls(
@@ -125,6 +147,7 @@ class RepositoryBase:
             environment=environment,
             max_bytes_per_second=max_bytes_per_second,
             max_requests_per_second=max_requests_per_second,
+            encryption_key=encryption_key,
         )
         try:
             repository._load()
@@ -139,7 +162,7 @@ class RepositoryBase:
         context = self._client._open()
         if not self._budget.is_unlimited:
             context = replace(context, budget=self._budget)
-        return Store(context, self._location, self._config)
+        return Store(context, self._location, self._config, self._key)
 
     def _run(self, task: Task[T]) -> T:
         return self._client._run(task)
@@ -151,8 +174,49 @@ class RepositoryBase:
                 f"{self._location}: there is no repository here: look at the URL, or create it "
                 "(Repository.create, kumo-crt backup --create)"
             )
+        self._key = self._checked_key(found[0])
         self._config = found[0]
         return found
+
+    def _find_key(self) -> Key | None:
+        if self._given_key is None:
+            self._given_key = Key.from_environment()
+        return self._given_key
+
+    def _checked_key(self, config: _manifest.Config) -> Key | None:
+        """The key, if there is one, and it is the repository's.
+
+        Raises:
+            EncryptionKeyError: It is another one's, or the repository has none.
+        """
+        key = self._find_key()
+        if key is None:
+            return None
+        if config.key_check is None:
+            raise EncryptionKeyError(
+                f"{self._location}: is not encrypted, and a key was given: what is in it may be of "
+                "anybody, and what is backed up to it can be read by everybody who reaches it. "
+                "Leave out the key, or create another repository with it"
+            )
+        if not hmac.compare_digest(config.key_check, _sealing.key_check(key, config.repository_id)):
+            raise EncryptionKeyError(
+                f"{self._location}: is encrypted with another key than {key.id}: give the one that "
+                "it was created with"
+            )
+        return key
+
+    def _need_key(self, doing: str) -> None:
+        """Refuses what cannot be done without the key.
+
+        Raises:
+            EncryptionKeyError: The repository is encrypted, and there is no key.
+        """
+        if self._config is not None and self._config.key_check is not None and self._key is None:
+            raise EncryptionKeyError(
+                f"{self._location}: is encrypted, and {doing} needs its key: give it "
+                "(encryption_key; --key-file, --key-command; KUMO_CRT_KEY_FILE, KUMO_CRT_KEY, "
+                "KUMO_CRT_KEY_COMMAND)"
+            )
 
     def _guarded(self) -> tuple[_manifest.Config, datetime]:
         """The configuration and the service's time, if this client may write here.

@@ -58,14 +58,15 @@ class Care(RepositoryBase):
             snapshot: Id, ``"latest"``, or ``"all"``: every object once.
             level: ``"quick"``: the manifest is good and every object there, with its size.
                 ``"stored"``: also its stored CRC32C is the manifest's. ``"full"``: every byte is
-                read and checked. ``"restore"``: a `drill`.
+                read and checked; of an encrypted repository also opened, if there is the key.
+                ``"restore"``: a `drill`.
             subset: ``"n/t"``: the n-th of t parts, by the hash of the keys. ``"oldest/t"``: a t-th
                 of all bytes, those that were not read for longest: t such runs read everything.
             max_bytes: Read no more than these, and first what was not read for longest.
             executor: Any `concurrent.futures.Executor`: its workers check the objects. What they
-                are sent can be pickled and run twice; credentials that were given to the client
-                go with it, the repository's limits of bytes and requests do not. Level
-                ``"quick"`` has nothing to share out.
+                are sent can be pickled and run twice; credentials that were given to the client,
+                and the key of an encrypted repository, go with it, the repository's limits of bytes
+                and requests do not. Level ``"quick"`` has nothing to share out.
             record: Whether to write down what was read. By default it is, where this client may
                 write, and its environment is the repository's.
             progress: Called with bytes done and total, ten times a second at most.
@@ -145,11 +146,13 @@ class Care(RepositoryBase):
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
+            EncryptionKeyError: The repository is encrypted, and the key is missing.
             RepositoryError: There is no room, or no rocksdict.
         """
         from kumo_crt.backup import _drill
 
         _, now = self._load()
+        self._need_key("a drill")
         plan = _drill.DrillPlan(
             run=self._run,
             snapshot=self._snapshot(snapshot),
@@ -200,6 +203,7 @@ class Care(RepositoryBase):
             What was repaired, and what is left.
 
         Raises:
+            EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             IntegrityError: Somebody else writes to the same keys, or to the source.
         """
@@ -210,6 +214,7 @@ class Care(RepositoryBase):
         sources = source if isinstance(source, list | tuple) else [source]
         directories = [_directory(item) for item in sources]
         _, now = self._guarded()
+        self._need_key("a repair")
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         look = self._verify_plan(snapshot, level, now, max_concurrency)
         plan = _repair.RepairPlan(

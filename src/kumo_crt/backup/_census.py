@@ -96,7 +96,7 @@ class Census:
         for file in snapshot.files:
             # What an archive has beside its files, it needs.
             if file.offset is not None and file.key and not _layout.is_archive(file.key):
-                parts.setdefault(file.key, set()).add((file.offset, file.size))
+                parts.setdefault(file.key, set()).add((file.offset, file.stored_size))
         shared = {
             self._names[key]: self._parts.setdefault(found, found)
             for key, places in parts.items()

@@ -75,9 +75,9 @@ def encode(store: Store, snapshot: Snapshot, config: _manifest.Config, tool: str
 
     A manifest that cannot be restored must never be committed.
     """
-    document = _manifest.encode_snapshot(snapshot, config.repository_id, tool)
+    document = _manifest.encode_snapshot(snapshot, config.repository_id, tool, store.key)
     key = _layout.snapshot_key(snapshot.id)
-    _manifest.decode_snapshot(document, store.url(key), snapshot.id)
+    _manifest.decode_snapshot(document, store.url(key), snapshot.id, store.key)
     return document
 
 

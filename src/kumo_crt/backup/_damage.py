@@ -108,6 +108,13 @@ def _ranges(store: Store, snapshot: Snapshot) -> Task[Mapping[int, _Range]]:
     """Key ranges by file number, as the snapshot's MANIFEST has them; nothing if it is damaged."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "MANIFEST"
+        if manifest_of(snapshot).sealed is not None and store.key is None:
+            _log.warning(
+                "snapshot %s: the key ranges of its files can only be told with the repository's "
+                "encryption key",
+                snapshot.id,
+            )
+            return {}
         try:
             yield from materialise_task(store, manifest_of(snapshot), path, None)
             state = _core.read_manifest(path)

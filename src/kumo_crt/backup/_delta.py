@@ -12,6 +12,7 @@ from kumo_crt import _core
 from kumo_crt.backup import _names
 from kumo_crt.backup._capture import CapturedFile, database_lock
 from kumo_crt.backup._families import number_of
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.exceptions import RepositoryError
 
@@ -40,7 +41,7 @@ def _identity(target: Path) -> str:
 
 
 def link_matching(
-    target: Path, work: Path, wanted: Iterable[SnapshotFile], pool: Executor
+    target: Path, work: Path, wanted: Iterable[SnapshotFile], pool: Executor, key: Key | None
 ) -> set[str]:
     """Hard-links the immutable files that are the wanted ones; returns their names.
 
@@ -50,7 +51,7 @@ def link_matching(
     candidates = [file for file in wanted if file.kind in ("sst", "blob")]
     with database_lock(target):  # no compaction deletes them meanwhile
         linked = [file for file in candidates if _link(target / file.path, work, file)]
-    good = pool.map(lambda file: _is_the_one(work / file.path, file), linked)
+    good = pool.map(lambda file: _is_the_one(work / file.path, file, key), linked)
     kept = set()
     for file, matches in zip(linked, good, strict=True):
         if matches:
@@ -81,9 +82,9 @@ def _link(source: Path, work: Path, file: SnapshotFile) -> bool:
     return False
 
 
-def _is_the_one(path: Path, file: SnapshotFile) -> bool:
+def _is_the_one(path: Path, file: SnapshotFile, key: Key | None) -> bool:
     if file.kind == "sst":
         found = CapturedFile(file.path, "sst", number_of(file) or 0, path, file.size)
-        if not _names.is_name_of(file, found):
+        if not _names.is_name_of(file, found, key):
             return False
     return path.stat().st_size == file.size and _names.crc32c_of(path) == file.crc32c

@@ -18,10 +18,11 @@ from kumo_crt.backup._findings import ERROR, INFO, OK, WARNING, Findings
 from kumo_crt.backup._reports import DoctorReport, Finding
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
+from kumo_crt.exceptions import EncryptionKeyError, FormatError, KumoError, NotFoundError
 from kumo_crt.s3._listings import list_uploads_task
 
 T = TypeVar("T")
+_ENCRYPTION = "client-side encryption"
 _SKEW_WARNING = 60.0
 _CERTIFICATE_WARNING = timedelta(days=21)
 _UPLOAD_AGE = timedelta(days=1)
@@ -60,6 +61,7 @@ def examine(plan: DoctorPlan) -> DoctorReport:
     if now is not None:
         store = plan.store()
         matches = _environment(plan, store, findings)
+        _encryption(store, findings)
         plan.run(_doctor_bucket.bucket_task(store, findings))
         if not plan.write:
             findings.add(INFO, "permissions", "not tried: told to write nothing")
@@ -159,6 +161,14 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
     except NotFoundError as error:
         findings.add(ERROR, "bucket", str(error), "create the bucket, or look at the URL")
         return None
+    except EncryptionKeyError as error:
+        findings.add(
+            ERROR,
+            _ENCRYPTION,
+            str(error),
+            "give the right key, or none: then everything is looked at that needs none",
+        )
+        return None
     except FormatError as error:
         findings.add(
             ERROR,
@@ -191,6 +201,18 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
     else:
         findings.ok("clock", "as the service's, to a minute")
     return now
+
+
+def _encryption(store: Store, findings: Findings) -> None:
+    if store.key is not None:
+        findings.ok(_ENCRYPTION, f"AES-256-GCM; key {store.key.id} is the repository's")
+    elif store.terms is not None and store.terms.key_check is not None:
+        findings.add(
+            INFO,
+            _ENCRYPTION,
+            "AES-256-GCM; no key was given: whether there still is one was not looked at",
+            "run this with the key now and then: without it there is no restore",
+        )
 
 
 def _environment(plan: DoctorPlan, store: Store, findings: Findings) -> bool:

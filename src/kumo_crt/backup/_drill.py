@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
-from kumo_crt.backup import _ledger, _restore, _verify
+from kumo_crt.backup import _ledger, _restore, _sealing, _verify
 from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._ledger import Drilled, FamilyContent, Ledger, object_hash
 from kumo_crt.backup._reports import DrillReport, Problem
@@ -297,7 +297,7 @@ def _compare_with_earlier(plan: DrillPlan, found: _Found) -> None:
         return
     found.compared = True
     for name in sorted({*earlier.families, *found.families}):
-        before, now = earlier.families.get(name), found.families.get(name)
+        before, now = _masked(plan, earlier.families).get(name), found.families.get(name)
         if before != now:
             _problem(
                 plan,
@@ -306,6 +306,17 @@ def _compare_with_earlier(plan: DrillPlan, found: _Found) -> None:
                 f"column family {name!r} has {_told(now)}; a drill at {earlier.at:%F %T}Z found "
                 f"{_told(before)}",
             )
+
+
+def _masked(plan: DrillPlan, families: Mapping[str, FamilyContent]) -> dict[str, FamilyContent]:
+    """What is written down of an encrypted database: nobody else is to learn from it."""
+    return {
+        name: FamilyContent(
+            content.entries,
+            _sealing.masked_drill(plan.store.key, plan.snapshot.id, name, content.crc32c),
+        )
+        for name, content in families.items()
+    }
 
 
 def _told(content: FamilyContent | None) -> str:
@@ -320,7 +331,11 @@ def _record(plan: DrillPlan, found: _Found) -> bool:
         keys = (file.key for file in plan.snapshot.files if file.key is not None)
         new.reads = {object_hash(key): plan.now for key in keys}
     if not any(problem.kind in ("open", "content") for problem in found.problems):
-        new.drills = {plan.snapshot.id: Drilled(plan.now, found.families)} if new.reads else {}
+        new.drills = (
+            {plan.snapshot.id: Drilled(plan.now, _masked(plan, found.families))}
+            if new.reads
+            else {}
+        )
     return _verify.record(
         plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
-from kumo_crt._engine import Meter, Task
-from kumo_crt.backup._results import SnapshotFile, StoredObject
+from kumo_crt._engine import Gather, Meter, Reserve, Task
+from kumo_crt.backup import _opening
+from kumo_crt.backup._key import Key
+from kumo_crt.backup._opening import Piece
+from kumo_crt.backup._results import Sealed, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ArchivedError,
     ChecksumMismatchError,
+    EncryptionKeyError,
     NotFoundError,
     S3Error,
     TransportError,
@@ -41,19 +47,30 @@ def fetch_task(
 ) -> Task[None]:
     """Reads a file from its data object, and compares it with the manifest.
 
+    A sealed one is opened if the key is at hand; without it, only what is stored can be compared.
+
     Raises:
+        EncryptionKeyError: The content is wanted, and there is no key.
         DamagedError: It is not there, or something else.
         TransportError: It could not be read; that says nothing about it.
     """
+    if file.sealed is not None and store.key is not None:
+        yield from _open_task(store, file, file.sealed, store.key, into, meter)
+        return
+    if file.sealed is not None and isinstance(into, Path):
+        raise EncryptionKeyError(f"{store.url(file.stored.key)}: needs the key to be read")
     if not file.size and isinstance(into, Path):
         into.write_bytes(b"")
-    part = None if file.offset is None else (file.offset, file.offset + file.size)
-    if not file.size and part is not None:
+    part = None if file.offset is None else (file.offset, file.offset + file.stored_size)
+    if not file.stored_size and part is not None:
         return  # there is no such range
     for reading in range(1, READINGS + 1):
         counted = Meter(None, 0, meter)
         options = GetOptions(
-            range=part, expected_size=file.size, expected_crc32c=file.crc32c, meter=counted
+            range=part,
+            expected_size=file.stored_size,
+            expected_crc32c=file.stored_crc32c,
+            meter=counted,
         )
         try:
             yield from get_object_task(store, file.stored, into, options)
@@ -65,6 +82,62 @@ def fetch_task(
                 raise DamagedError("checksum", str(error)) from error
         else:
             return
+
+
+def _open_task(
+    store: Store,
+    file: SnapshotFile,
+    sealed: Sealed,
+    key: Key,
+    into: Path | Discard,
+    meter: Meter | None,
+) -> Task[None]:
+    """Reads and opens a sealed file piece by piece."""
+    with contextlib.ExitStack() as stack:
+        opened = None
+        if isinstance(into, Path):
+            opened = stack.enter_context(open(into, "wb", buffering=0)).fileno()
+        problem: str | None = None
+        for _ in range(READINGS):
+            counted = Meter(None, 0, meter)
+            tasks = (
+                _open_piece_task(store, file, sealed, key, span, opened, counted)
+                for span in _opening.spans(sealed.size)
+            )
+            pieces: list[Piece] = yield Gather(tasks, _opening.PIECES_AT_ONCE)
+            problem = _opening.judge(file, sealed, pieces)
+            if problem is None:
+                return
+            counted.add(-counted.done)
+    raise DamagedError("checksum", f"{store.url(file.stored.key)}: {problem}")
+
+
+def _open_piece_task(
+    store: Store,
+    file: SnapshotFile,
+    sealed: Sealed,
+    key: Key,
+    span: tuple[int, int],
+    into: int | None,
+    meter: Meter,
+) -> Task[Piece]:
+    start, stop = span
+    base = file.offset or 0
+    options = GetOptions(range=(base + start, base + stop), expected_size=stop - start)
+    with (yield Reserve(stop - start)):
+        content = memoryview(bytearray(stop - start))
+        yield from get_object_task(store, file.stored, content, options)
+        piece, plain = _opening.open_piece(key, sealed, content, start)
+        if into is not None:
+            _write(into, plain, _opening.plain_offset(start))
+        meter.add(len(plain) if into is not None else stop - start)
+        return piece
+
+
+def _write(into: int, content: memoryview, offset: int) -> None:
+    while content:
+        count = os.pwrite(into, content, offset)
+        content, offset = content[count:], offset + count
 
 
 def get_object_task(

@@ -7,23 +7,28 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup import _layout
+from kumo_crt.backup import _layout, _sealing
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
-from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
+from kumo_crt.backup._key import Key
+from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.s3._body import header_value
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
-# Features of manifests: files may be parts of data objects.
+# Features of manifests: files may be parts of data objects; they are sealed.
 PACKED = "packed"
-_FEATURES = (PACKED,)
+SEALED = "sealed"
+_FEATURES = (PACKED, SEALED)
+# Features of configurations.
+_ENCRYPTED = "encrypted"
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
 _CRC = re.compile(r"[0-9a-f]{8}")
+_32_DIGITS = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
 
@@ -38,6 +43,7 @@ class Config:
         storage_class: Of data objects; None leaves it to the service.
         sse: Encryption to ask for; None leaves it to the bucket.
         kms_key_id: Key of it.
+        key_check: Tells the key that everything is sealed with; None: nothing is.
     """
 
     repository_id: str
@@ -46,10 +52,15 @@ class Config:
     storage_class: str | None = None
     sse: str | None = None
     kms_key_id: str | None = None
+    key_check: str | None = None
 
 
 def new_config(
-    environment: str | None, storage_class: str | None, sse: str | None, kms_key_id: str | None
+    environment: str | None,
+    storage_class: str | None,
+    sse: str | None,
+    kms_key_id: str | None,
+    key: Key | None = None,
 ) -> Config:
     """The configuration of a new repository.
 
@@ -67,12 +78,14 @@ def new_config(
     if kms_key_id is not None:
         header_value("kms_key_id", kms_key_id)
     now = datetime.now(UTC).replace(microsecond=0)
-    return Config(str(uuid.uuid4()), environment, now, storage_class, sse, kms_key_id)
+    repository_id = str(uuid.uuid4())
+    check = None if key is None else _sealing.key_check(key, repository_id)
+    return Config(repository_id, environment, now, storage_class, sse, kms_key_id, check)
 
 
 def encode_config(config: Config) -> bytes:
     """The configuration as a document."""
-    document = {
+    document: dict[str, Any] = {
         "format": "kumo-repository",
         "version": VERSION,
         "repository_id": config.repository_id,
@@ -82,6 +95,9 @@ def encode_config(config: Config) -> bytes:
     for name in ("storage_class", "sse", "kms_key_id"):
         if (value := getattr(config, name)) is not None:
             document[name] = value
+    if config.key_check is not None:
+        document["features"] = [_ENCRYPTED]
+        document["encryption"] = {"algorithm": _sealing.ALGORITHM, "key_check": config.key_check}
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -91,7 +107,7 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
     Raises:
         FormatError: It is not one that this version knows.
     """
-    reader = Reader(document, where, "kumo-repository")
+    reader = Reader(document, where, "kumo-repository", (_ENCRYPTED,))
     environment = reader.value("environment")
     if environment is not None and not isinstance(environment, str):
         raise reader.error("environment", "expected a name or null")
@@ -108,11 +124,30 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
         storage_class,
         sse,
         reader.optional_text("kms_key_id"),
+        _key_check(reader) if _ENCRYPTED in reader.features else None,
     )
 
 
-def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
-    """A snapshot's manifest as a document."""
+def _key_check(reader: Reader) -> str:
+    found = reader.value("encryption")
+    if not isinstance(found, dict):
+        raise reader.error("encryption", "expected an object")
+    if found.get("algorithm") != _sealing.ALGORITHM:
+        raise reader.error(
+            "encryption.algorithm",
+            f"{found.get('algorithm')!r}"[:80] + f" is not {_sealing.ALGORITHM}, the one that this "
+            "kumo_crt knows: use a newer kumo_crt",
+        )
+    check = found.get("key_check")
+    if not isinstance(check, str) or not _32_DIGITS.fullmatch(check):
+        raise reader.error("encryption.key_check", "expected 32 hexadecimal digits")
+    return check
+
+
+def encode_snapshot(
+    snapshot: Snapshot, repository_id: str, tool: str, key: Key | None = None
+) -> bytes:
+    """A snapshot's manifest as a document; sealed with the key, if its files are."""
     files = []
     for file in snapshot.files:
         entry: dict[str, Any] = {
@@ -121,8 +156,15 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
             "size": file.size,
             "crc32c": f"{file.crc32c:08x}",
         }
-        if file.inline is not None:
-            entry["inline"] = base64.b64encode(file.inline).decode()
+        inline: bytes | bytearray | None = file.inline
+        if key is not None and file.sealed is not None:
+            salt = file.sealed.salt
+            entry["crc32c"] = f"{_sealing.masked(key, salt, file.crc32c):08x}"
+            entry["sealed_crc32c"] = f"{file.sealed.crc32c:08x}"
+            entry["salt"] = salt.hex()
+            inline = None if inline is None else _sealing.seal_memory(key, inline)[0]
+        if inline is not None:
+            entry["inline"] = base64.b64encode(inline).decode()
         else:
             entry["key"] = file.key
         if file.offset is not None:
@@ -146,37 +188,49 @@ def encode_snapshot(snapshot: Snapshot, repository_id: str, tool: str) -> bytes:
         "files": files,
     }
     containers = {file.key: file.container for file in snapshot.files if file.container is not None}
+    features = [PACKED] * bool(containers) + [SEALED] * (key is not None)
+    if features:
+        document["features"] = features
     if containers:
-        document["features"] = [PACKED]
         document["objects"] = {
             key: {"size": item.size, "crc32c": f"{item.crc32c:08x}"}
             for key, item in containers.items()
         }
     if snapshot.table_entries is not None:
         document["table_entries"] = snapshot.table_entries
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    encoded = json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return encoded if key is None else _sealing.seal_document(key, encoded)
 
 
-def decode_snapshot(document: bytes | memoryview, where: str, snapshot_id: str) -> Snapshot:
+def decode_snapshot(
+    document: bytes | memoryview, where: str, snapshot_id: str, key: Key | None = None
+) -> Snapshot:
     """Reads a manifest.
 
     Args:
         document: The JSON text.
         where: Its URL, for messages.
         snapshot_id: The id that its key promises.
+        key: The repository's, if it is encrypted and the key is at hand.
 
     Raises:
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
     reader = Reader(document, where, "kumo-snapshot", _FEATURES)
+    if key is not None and not _sealing.is_sealed_document(key, document):
+        raise reader.error(
+            "seal",
+            "it was not made with this repository's key, or has been changed since: somebody else "
+            "has written to the repository",
+        )
     if reader.text("id") != snapshot_id:
         raise reader.error("id", f"expected {snapshot_id}, as the key says")
     entries = reader.value("files")
     if not isinstance(entries, list):
         raise reader.error("files", "expected a list")
     objects = _objects(reader)
-    files = tuple(_file(reader, objects, index, entry) for index, entry in enumerate(entries))
-    _check_together(reader, files)
+    files = tuple(_file(reader, objects, index, entry, key) for index, entry in enumerate(entries))
+    _check_together(reader, files, readable=key is not None or SEALED not in reader.features)
     _check_objects(reader, objects, files)
     total = reader.number("total_bytes", 1 << 62)
     if total != sum(file.size for file in files):
@@ -225,7 +279,11 @@ def _size_and_crc(reader: Reader, field: str, entry: object) -> tuple[int, int]:
 
 
 def _file(
-    reader: Reader, objects: Mapping[str, StoredObject], index: int, entry: object
+    reader: Reader,
+    objects: Mapping[str, StoredObject],
+    index: int,
+    entry: object,
+    seal: Key | None,
 ) -> SnapshotFile:
     field = f"files[{index}]"
     if not isinstance(entry, dict):
@@ -238,39 +296,72 @@ def _file(
         shown = repr(path)[:80]
         raise reader.error(f"{field}.path", f"{shown} is not the name of a {kind} file of RocksDB")
     size, crc = _size_and_crc(reader, field, entry)
+    sealed = _sealed(reader, field, entry, size)
+    if sealed is not None and seal is not None:
+        crc = _sealing.masked(seal, sealed.salt, crc)
     key, inline = entry.get("key"), entry.get("inline")
     if (key is None) == (inline is None):
         raise reader.error(field, "expected either key or inline")
     if inline is not None:
-        content = _inline(inline)
-        if content is None or len(content) != size or _core.crc32c(content) != crc:
-            raise reader.error(f"{field}.inline", "does not have the size and CRC32C it says")
-        return SnapshotFile(path, kind, size, crc, inline=content)
+        return _inline_file(
+            reader, field, SnapshotFile(path, kind, size, crc, sealed=sealed), inline, seal
+        )
     if not isinstance(key, str) or not _layout.is_data_key(key):
         raise reader.error(f"{field}.key", f"{key!r}"[:80] + " is not a key below data/")
+    file = SnapshotFile(path, kind, size, crc, key=key, sealed=sealed)
     container = objects.get(key)
     if container is None:
         if "offset" in entry:
             raise reader.error(f"{field}.offset", "objects, or features, does not tell of its key")
-        return SnapshotFile(path, kind, size, crc, key=key)
+        return file
     offset, name = entry.get("offset"), entry.get("name")
-    if not is_number(offset, container.size - size):
+    if not is_number(offset, container.size - file.stored_size):
         raise reader.error(f"{field}.offset", f"{offset!r}"[:80] + " is not a place in its object")
     if not isinstance(name, str) or not _layout.is_data_name(name):
         raise reader.error(f"{field}.name", f"{name!r}"[:80] + " is not the name of a data object")
-    return SnapshotFile(
-        path, kind, size, crc, key=key, offset=offset, name=name, container=container
-    )
+    return replace(file, offset=offset, name=name, container=container)
 
 
-def _inline(text: object) -> bytes | None:
-    if not isinstance(text, str) or len(text) > 2 * _layout.INLINE_LIMIT:
+def _sealed(reader: Reader, field: str, entry: Mapping[str, Any], size: int) -> Sealed | None:
+    """How a file is stored, if it is sealed."""
+    if SEALED not in reader.features:
+        return None
+    crc, salt = entry.get("sealed_crc32c"), entry.get("salt")
+    if not isinstance(crc, str) or not _CRC.fullmatch(crc):
+        raise reader.error(f"{field}.sealed_crc32c", "expected 8 hexadecimal digits")
+    if not isinstance(salt, str) or not _32_DIGITS.fullmatch(salt):
+        raise reader.error(f"{field}.salt", "expected 32 hexadecimal digits")
+    return Sealed(_core.sealed_size(size), int(crc, 16), bytes.fromhex(salt))
+
+
+def _inline_file(
+    reader: Reader, field: str, file: SnapshotFile, text: object, seal: Key | None
+) -> SnapshotFile:
+    content: bytes | None = _inline(text, _layout.INLINE_LIMIT + file.stored_size - file.size)
+    if (
+        content is None
+        or len(content) != file.stored_size
+        or _core.crc32c(content) != file.stored_crc32c
+    ):
+        raise reader.error(f"{field}.inline", "does not have the size and CRC32C it says")
+    if file.sealed is not None and seal is not None:
+        try:
+            content = bytes(_sealing.open_memory(seal, bytearray(content), file.sealed.salt))
+        except _core.SealError as error:
+            raise reader.error(f"{field}.inline", str(error)) from None
+        if _core.crc32c(content) != file.crc32c:
+            raise reader.error(f"{field}.inline", "its content does not have the CRC32C it says")
+    return replace(file, inline=content)
+
+
+def _inline(text: object, limit: int) -> bytes | None:
+    if not isinstance(text, str) or len(text) > 2 * limit:
         return None
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return content if len(content) <= _layout.INLINE_LIMIT else None
+    return content if len(content) <= limit else None
 
 
 def _check_objects(
@@ -281,13 +372,13 @@ def _check_objects(
     if unused := objects.keys() - {file.key for file in packed}:
         raise reader.error("objects", f"no file is in {min(unused)}"[:200])
     # Files that are alike are one.
-    places = sorted({(file.key or "", file.offset or 0, file.size, file.crc32c) for file in packed})
+    places = sorted({(f.key or "", f.offset or 0, f.stored_size, f.stored_crc32c) for f in packed})
     for (key, offset, size, _), (following, start, *_) in pairwise(places):
         if key == following and start < offset + size:
             raise reader.error("files", f"two overlap in {key} at {start}"[:200])
 
 
-def _check_together(reader: Reader, files: tuple[SnapshotFile, ...]) -> None:
+def _check_together(reader: Reader, files: tuple[SnapshotFile, ...], *, readable: bool) -> None:
     seen: set[str] = set()
     for index, file in enumerate(files):
         if file.path in seen:
@@ -298,5 +389,5 @@ def _check_together(reader: Reader, files: tuple[SnapshotFile, ...]) -> None:
     if len(current) != 1 or len(manifests) != 1:
         raise reader.error("files", "expected exactly one CURRENT and one MANIFEST")
     content = current[0].inline
-    if content is None or content != manifests[0].path.encode() + b"\n":
+    if content is None or (readable and content != manifests[0].path.encode() + b"\n"):
         raise reader.error("files", f"CURRENT does not name {manifests[0].path}")

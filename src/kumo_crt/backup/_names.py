@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt.backup import _sealing
 from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import SnapshotFile
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -19,16 +21,21 @@ _TAIL = 65536
 _BLOCK = 1 << 20
 
 
-def object_name(file: CapturedFile, db_id: str) -> str:
+def object_name(file: CapturedFile, db_id: str, key: Key | None = None) -> str:
     """The name of a file's data object, see docs/format.md; reads at most the ends of data files.
+
+    Args:
+        file: The file.
+        db_id: RocksDB's id of the database.
+        key: The repository's, if it is encrypted.
 
     Raises:
         OSError: The file cannot be read.
     """
-    return examine(file, db_id)[0]
+    return examine(file, db_id, key)[0]
 
 
-def examine(file: CapturedFile, db_id: str) -> tuple[str, int | None]:
+def examine(file: CapturedFile, db_id: str, key: Key | None = None) -> tuple[str, int | None]:
     """The name of a file's data object, and the number of entries of a table, if it says so.
 
     Raises:
@@ -39,20 +46,25 @@ def examine(file: CapturedFile, db_id: str) -> tuple[str, int | None]:
             found = _core.sst_properties(file.source)
         except _core.RocksDBFormatError:
             # Its content decides then; RocksDB is the judge of whether it is damaged.
-            return f"sst-{sha256_of(file.source)}-{file.size}.sst", None
-        identity = _sst_identity(file, found) or sha256_of(file.source)
+            return f"sst-{_content_name(file, key)}-{file.size}.sst", None
+        identity = _sst_identity(file, found) or _content_name(file, key)
         return f"sst-{identity}-{file.size}.sst", found.num_entries
-    return _other_name(file, db_id), None
+    return _other_name(file, db_id, key), None
 
 
-def _other_name(file: CapturedFile, db_id: str) -> str:
+def _content_name(file: CapturedFile, key: Key | None) -> str:
+    return _sealing.name_of(key, sha256_of(file.source))
+
+
+def _other_name(file: CapturedFile, db_id: str, key: Key | None) -> str:
     if file.kind == "blob" and db_id:
-        return f"blob-{db_id}-{file.number}-{_ends(file)}-{file.size}.blob"
+        ends = _sealing.name_of(key, _ends(file))
+        return f"blob-{db_id}-{file.number}-{ends}-{file.size}.blob"
     suffix = ".blob" if file.kind == "blob" else ""
-    return f"{file.kind}-{sha256_of(file.source)}-{file.size}{suffix}"
+    return f"{file.kind}-{_content_name(file, key)}-{file.size}{suffix}"
 
 
-def is_name_of(wanted: SnapshotFile, file: CapturedFile) -> bool:
+def is_name_of(wanted: SnapshotFile, file: CapturedFile, key: Key | None) -> bool:
     """Whether a file of a snapshot has a name that this file's identity or content may give.
 
     Of blob files that cannot be told: their names hold the moment they were written.
@@ -61,7 +73,7 @@ def is_name_of(wanted: SnapshotFile, file: CapturedFile) -> bool:
         return True
     expected = wanted.name or (wanted.key or "").rpartition("/")[2]
     # A name that was taken has something behind it.
-    name = object_name(file, "")
+    name = object_name(file, "", key)
     return expected == name or (
         expected.startswith(name) and _VARIANT.fullmatch(expected[len(name) :]) is not None
     )

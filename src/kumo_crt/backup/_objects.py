@@ -44,7 +44,7 @@ def objects_of(files: Iterable[SnapshotFile]) -> list[DataObject]:
     found: dict[StoredObject, dict[tuple[int, int, int], SnapshotFile]] = {}
     for file in files:
         if file.key is not None:
-            place = (file.offset or 0, file.size, file.crc32c)
+            place = (file.offset or 0, file.stored_size, file.stored_crc32c)
             found.setdefault(file.stored, {}).setdefault(place, file)
     return [
         DataObject(stored, tuple(file for _, file in sorted(places.items(), key=lambda x: x[0])))

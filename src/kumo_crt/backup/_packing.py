@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from kumo_crt import _core
 from kumo_crt.backup import _inflight, _layout
 from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import CapturedFile
@@ -93,11 +94,10 @@ class Bundle:
         return (file for same in self.members.values() for file in same)
 
 
-def _bundle(members: Mapping[str, list[CapturedFile]]) -> Bundle:
+def _bundle(members: Mapping[str, list[CapturedFile]], size: int) -> Bundle:
     digest = hashlib.sha256()
     for name, same in members.items():
         digest.update(f"{name} {same[0].size}\n".encode())
-    size = sum(same[0].size for same in members.values())
     name = f"bundle-{digest.hexdigest()}-{size}"
     return Bundle(name, size, {name: tuple(same) for name, same in members.items()})
 
@@ -138,6 +138,7 @@ def pack(
     known: Known,
     condemned: frozenset[str],
     wanted: Limits,
+    sealed: bool = False,
 ) -> Packing:
     """Decides.
 
@@ -147,6 +148,7 @@ def pack(
         known: What the repository has.
         condemned: Hashes of objects that are being deleted.
         wanted: What is bundled.
+        sealed: Whether files are stored sealed.
     """
     result = Packing()
     small: dict[str, list[CapturedFile]] = {}
@@ -160,16 +162,7 @@ def pack(
             and there.key not in wasteful
             and _inflight.object_hash(there.key or "") not in condemned
         ):
-            as_here = SnapshotFile(
-                file.path,
-                file.kind,
-                file.size,
-                there.crc32c,
-                key=there.key,
-                offset=there.offset,
-                name=there.name,
-                container=there.container,
-            )
+            as_here = replace(there, path=file.path, kind=file.kind)
             result.reused[file.path] = Reused(as_here, known.sources[name])
         elif file.kind in ("sst", "blob") and file.size < wanted.below:
             small.setdefault(name, []).append(file)
@@ -178,7 +171,7 @@ def pack(
     if len(small) < _LEAST_MEMBERS:
         result.alone += (file for same in small.values() for file in same)
     else:
-        result.bundles += _bundles(small, wanted.size)
+        result.bundles += _bundles(small, wanted.size, sealed)
     return result
 
 
@@ -196,7 +189,7 @@ def _wasteful(used: Iterable[SnapshotFile]) -> set[str]:
     sizes: dict[str, int] = {}
     for file in used:
         if file.offset is not None and file.key is not None:
-            places.setdefault(file.key, set()).add((file.offset, file.size))
+            places.setdefault(file.key, set()).add((file.offset, file.stored_size))
             sizes[file.key] = file.stored.size
     return {
         key
@@ -205,20 +198,22 @@ def _wasteful(used: Iterable[SnapshotFile]) -> set[str]:
     }
 
 
-def _bundles(small: Mapping[str, list[CapturedFile]], largest: int) -> Iterator[Bundle]:
+def _bundles(
+    small: Mapping[str, list[CapturedFile]], largest: int, sealed: bool
+) -> Iterator[Bundle]:
     """Cuts where names say so: one file more or less changes one bundle."""
     members: dict[str, list[CapturedFile]] = {}
     size = 0
     for name, same in sorted(small.items(), key=lambda item: (item[1][0].number, item[0])):
-        length = same[0].size
-        if size + length > largest:
-            yield _bundle(members)
+        length = _core.sealed_size(same[0].size) if sealed else same[0].size
+        if members and size + length > largest:
+            yield _bundle(members, size)
             members, size = {}, 0
         members[name] = same
         size += length
         digits = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         if size * _LEAST_PART >= largest and digits * largest < length << 65:
-            yield _bundle(members)
+            yield _bundle(members, size)
             members, size = {}, 0
     if members:
-        yield _bundle(members)
+        yield _bundle(members, size)

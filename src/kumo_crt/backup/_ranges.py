@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Reserve, Task
+from kumo_crt.backup import _sealing
 from kumo_crt.backup._fetch import READINGS, DamagedError, get_object_task
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._results import SnapshotFile, StoredObject
@@ -57,7 +58,7 @@ def runs_of(files: Iterable[SnapshotFile]) -> Iterator[Run]:
     start = stop = 0
     for file in ordered:
         begin = file.offset or 0
-        end = begin + file.size
+        end = begin + file.stored_size
         if run and (
             file.stored != run[0].stored or begin > stop + _GAP or max(end, stop) - start > RUN
         ):
@@ -77,7 +78,7 @@ def read_run_task(
     take: Callable[[SnapshotFile, memoryview], None],
     meter: Meter | None,
 ) -> Task[None]:
-    """Reads a run; each file is handed over once its CRC32C has been compared.
+    """Reads a run; each file is handed over once its CRC32C has been compared, opened if sealed.
 
     Raises:
         DamagedError: The object is not there, or has another size.
@@ -94,8 +95,10 @@ def read_run_task(
             bad = []
             for file in left:
                 start = (file.offset or 0) - run.start
-                part = content[start : start + file.size]
-                if _core.crc32c(part) != file.crc32c:
+                stored = content[start : start + file.stored_size]
+                # Files that are alike have the same place: it must stay as it is for the next.
+                part = opened(store, file, stored)
+                if part is None:
                     bad.append(file)
                     continue
                 take(file, part)
@@ -105,10 +108,26 @@ def read_run_task(
                 return
             left = bad
     raise PartsDamagedError(
-        f"{store.url(run.stored.key)}: the content of {len(left)} files in it has not the CRC32C "
-        "that the manifest says. It was damaged in the store",
+        f"{store.url(run.stored.key)}: the content of {len(left)} files in it is not what the "
+        "manifest says. It was damaged in the store",
         tuple(left),
     )
+
+
+def opened(store: Store, file: SnapshotFile, stored: memoryview) -> memoryview | None:
+    """A file's content, from what is stored of it; None if that is not what the manifest says.
+
+    What is sealed stays so if there is no key.
+    """
+    if _core.crc32c(stored) != file.stored_crc32c:
+        return None
+    if file.sealed is None or store.key is None:
+        return stored
+    try:
+        plain = _sealing.open_memory(store.key, bytearray(stored), file.sealed.salt)
+    except _core.SealError:
+        return None
+    return plain if _core.crc32c(plain) == file.crc32c else None
 
 
 def check_object_task(store: Store, wanted: DataObject, meter: Meter | None) -> Task[None]:
@@ -134,28 +153,54 @@ def check_object_task(store: Store, wanted: DataObject, meter: Meter | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of an object: its CRC32C, and those of what it has of each file."""
+    """A part of an object: its CRC32C, and those of what it has of each file.
+
+    ``closed`` are files that the key does not open.
+    """
 
     size: int
     crc32c: int
     parts: tuple[tuple[int, int, int], ...]  # index of the file, CRC32C, bytes
+    closed: tuple[int, ...]
 
 
 def _read_all(
     store: Store, wanted: DataObject, meter: Meter
 ) -> Task[tuple[int, list[SnapshotFile]]]:
     """CRC32C of the whole, and the files that have not theirs."""
-    spans = ((at, min(at + RUN, wanted.size)) for at in range(0, wanted.size, RUN))
-    tasks = (_read_piece(store, wanted, start, stop, meter) for start, stop in spans)
+    tasks = (
+        _read_piece(store, wanted, start, stop, meter) for start, stop in _spans(store, wanted)
+    )
     pieces: list[_Piece] = yield Gather(tasks, _PIECES_AT_ONCE)
     whole = 0
     crcs = [0] * len(wanted.files)
+    closed: set[int] = set()
     for piece in pieces:
         whole = _core.crc32c_combine(whole, piece.crc32c, piece.size)
         for index, crc, size in piece.parts:
             crcs[index] = _core.crc32c_combine(crcs[index], crc, size)
-    pairs = zip(wanted.files, crcs, strict=True)
-    return whole, [file for file, crc in pairs if file.crc32c != crc]
+        closed.update(piece.closed)
+    return whole, [
+        file
+        for index, (file, crc) in enumerate(zip(wanted.files, crcs, strict=True))
+        if file.stored_crc32c != crc or index in closed
+    ]
+
+
+def _spans(store: Store, wanted: DataObject) -> Iterator[tuple[int, int]]:
+    """Where to cut an object: not within files that are to be opened."""
+    start = 0
+    if store.key is not None:
+        for file in wanted.files:
+            begin = file.offset or 0
+            if begin > start and begin + file.stored_size - start > RUN:
+                yield start, begin
+                start = begin
+        if start < wanted.size:
+            yield start, wanted.size
+        return
+    for start in range(0, wanted.size, RUN):
+        yield start, min(start + RUN, wanted.size)
 
 
 def _read_piece(
@@ -166,14 +211,20 @@ def _read_piece(
         content = memoryview(bytearray(stop - start))
         yield from get_object_task(store, wanted.stored, content, options)
         parts = []
+        closed = []
         # Files are in order and do not overlap: those of one piece are neighbours.
-        first = bisect_right(wanted.files, start, key=lambda file: (file.offset or 0) + file.size)
+        first = bisect_right(
+            wanted.files, start, key=lambda file: (file.offset or 0) + file.stored_size
+        )
         for index in range(first, len(wanted.files)):
             file = wanted.files[index]
             begin = file.offset or 0
             if begin >= stop:
                 break
-            part = content[max(begin - start, 0) : begin + file.size - start]
+            part = content[max(begin - start, 0) : begin + file.stored_size - start]
             parts.append((index, _core.crc32c(part), len(part)))
+            whole = file.sealed is not None and len(part) == file.sealed.size
+            if whole and opened(store, file, part) is None:
+                closed.append(index)
         meter.add(stop - start)
-        return _Piece(stop - start, _core.crc32c(content), tuple(parts))
+        return _Piece(stop - start, _core.crc32c(content), tuple(parts), tuple(closed))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
+from kumo_crt.backup import _sealing
 from kumo_crt.backup._fetch import DamagedError, get_object_task
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._packing import MAX_BUNDLE_SIZE
@@ -27,21 +28,24 @@ def rebuild_task(
     Every file in it that a snapshot names is what the manifests say, and so is the whole object's
     CRC32C.
     """
-    if wanted.size > MAX_BUNDLE_SIZE:
+    if wanted.size > 2 * MAX_BUNDLE_SIZE:
         return None
     content = bytearray(wanted.size)
     taken: Path | None = None
     for file in wanted.files:
         start = file.offset or 0
+        stop = start + file.stored_size
         source = sources.find(file)
         if source is not None:
-            part: bytes | memoryview | None = source.read_bytes()
+            part: bytes | bytearray | memoryview | None = source.read_bytes()
+            if part is not None and store.key is not None:
+                part = _sealing.seal_memory(store.key, part)[0]
             taken = taken or source
         else:
-            part = yield from _stored_part(store, wanted, start, start + file.size)
-        if part is None or len(part) != file.size or _core.crc32c(part) != file.crc32c:
+            part = yield from _stored_part(store, wanted, start, stop)
+        if part is None or len(part) != stop - start or _core.crc32c(part) != file.stored_crc32c:
             return None
-        content[start : start + file.size] = part
+        content[start:stop] = part
     gaps = list(_gaps(wanted))
     for start, stop in gaps:
         part = yield from _stored_part(store, wanted, start, stop)
@@ -63,7 +67,7 @@ def _gaps(wanted: DataObject) -> Iterator[tuple[int, int]]:
         start = file.offset or 0
         if start > end:
             yield end, start
-        end = max(end, start + file.size)
+        end = max(end, start + file.stored_size)
     if end < wanted.size:
         yield end, wanted.size
 

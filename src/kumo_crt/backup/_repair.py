@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt._engine import NO_ROOM, Gather, Meter, Reservation, Reserve, Task, Throttle
-from kumo_crt.backup import _damage, _layout, _ledger, _verify
+from kumo_crt.backup import _damage, _layout, _ledger, _sealing, _verify
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._ledger import Ledger, object_hash
 from kumo_crt.backup._objects import DataObject
@@ -100,7 +100,7 @@ def repair(plan: RepairPlan) -> RepairReport:
         if not source.is_dir():
             raise RepositoryError(f"{source}: no such directory: it is to have the files")
     suspects, problems = _suspects(plan)
-    sources = Sources(plan.sources)
+    sources = Sources(plan.sources, plan.store.key)
     meter = Meter(plan.progress, sum(item.size for item in suspects))
     steps: list[_Step | None] = plan.run(_repair_all(plan, suspects, sources, meter))
     done = [step for step in steps if step is not None]
@@ -174,7 +174,7 @@ def _repair_one(
     with open(path, "rb", buffering=0) as opened:
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise IntegrityError(f"{path}: is no regular file any more")
-        source = FileSource(opened.fileno())
+        source = _source_of(plan, opened.fileno(), path)
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 
@@ -190,6 +190,17 @@ def _repair_archive(
         archive, path = found
         source = ProducedSource(archive.size, archive.read)
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
+
+
+def _source_of(plan: RepairPlan, fd: int, path: Path) -> Source:
+    """The body that makes the object what it was."""
+    key = plan.store.key
+    if key is None:
+        return FileSource(fd)
+    # One content is always sealed to the same bytes.
+    return _sealing.sealed_source(
+        key, fd, _sealing.examine(key, fd, os.fstat(fd).st_size, path), path
+    )
 
 
 def _bring_back(

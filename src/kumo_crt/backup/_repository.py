@@ -31,6 +31,9 @@ class Repository(Care, Keeping):
         max_bytes_per_second: Limit for everything that goes through this object, in all threads
             together: bodies that are sent and received. Memory needs no limit: files are streamed.
         max_requests_per_second: The same for requests.
+        encryption_key: Key of an encrypted repository; else the one that ``KUMO_CRT_KEY_FILE``,
+            ``KUMO_CRT_KEY_COMMAND`` or ``KUMO_CRT_KEY`` names, see `Key.from_environment`. Listing,
+            pruning and verifying need none; a wrong one is refused by everything.
 
     Raises:
         ValueError: The URL is malformed.
@@ -83,9 +86,11 @@ class Repository(Care, Keeping):
             The snapshot, which exists in the repository now (not with ``dry_run``).
 
         Raises:
+            EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             RepositoryLockedError: The database is open elsewhere, and `live` is not set.
-            RepositoryError: The source is no database, or damaged, or changes too fast.
+            RepositoryError: The source is no database, or damaged, or changes too fast; or a single
+                object was asked for of an encrypted repository.
         """
         from kumo_crt.backup import _packing
         from kumo_crt.backup._capture import capture, compact
@@ -95,6 +100,12 @@ class Repository(Care, Keeping):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         limits = _packing.limits(bundle_below, bundle_size)
         config, now = self._guarded()
+        self._need_key("a backup")
+        if single_object and self._key is not None:
+            raise RepositoryError(
+                f"{self._location}: is encrypted, and a single object is a tar that anything "
+                "unpacks: back up without single_object, or to another repository"
+            )
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
             compact(source)
@@ -172,6 +183,7 @@ class Repository(Care, Keeping):
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
+            EncryptionKeyError: The repository is encrypted, and the key is missing.
             IntegrityError: The repository is damaged.
             ArchivedError: Objects of it are archived and have to be thawed first.
             RepositoryLockedError: The target's database is open.
@@ -187,9 +199,11 @@ class Repository(Care, Keeping):
             raise TypeError("column_families: a list of names, not one text")
         from kumo_crt.backup import _restore
 
+        found = self._snapshot(snapshot)
+        self._need_key("a restore")
         plan = _restore.RestorePlan(
             run=self._run,
-            snapshot=self._snapshot(snapshot),
+            snapshot=found,
             store=self._store(),
             target=Path(target).absolute(),
             overwrite=overwrite,

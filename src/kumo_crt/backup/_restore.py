@@ -173,7 +173,9 @@ def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
     work.kept = _keep_good(work)
     if replaces:
         wanted = [file for file in work.files if file.path not in work.kept]
-        work.reused = _delta.link_matching(plan.target, work.directory, wanted, work.pool)
+        work.reused = _delta.link_matching(
+            plan.target, work.directory, wanted, work.pool, plan.store.key
+        )
     there = work.kept | work.reused
     _place.check_space(
         work.directory, sum(file.size for file in work.files if file.path not in there)
@@ -244,15 +246,16 @@ def _fill(plan: RestorePlan, work: _Work) -> int:
     _place.sync(work.directory)
     meter.add(current.size)
     meter.flush()
-    return sum(file.size for file in missing if file.inline is None)
+    return sum(file.stored_size for file in missing if file.inline is None)
 
 
 def _download_all(
     plan: RestorePlan, work: _Work, files: list[SnapshotFile], meter: Meter
 ) -> Task[None]:
-    alone = [file for file in files if file.offset is None or file.size > _ranges.RUN]
+    alone = [file for file in files if file.offset is None or file.stored_size > _ranges.RUN]
     alone.sort(key=lambda file: file.size, reverse=True)
-    runs = _ranges.runs_of(f for f in files if f.offset is not None and f.size <= _ranges.RUN)
+    together = (f for f in files if f.offset is not None and f.stored_size <= _ranges.RUN)
+    runs = _ranges.runs_of(together)
     tasks = [_download(plan.store, work, file, meter) for file in alone]
     tasks += [_download_run(plan.store, work, run, meter) for run in runs]
     yield Gather(tasks, plan.concurrency)

@@ -25,6 +25,21 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """A file as it is stored in an encrypted repository.
+
+    Attributes:
+        size: Bytes.
+        crc32c: CRC32C of all of them.
+        salt: What its key is made of, with the repository's.
+    """
+
+    size: int
+    crc32c: int
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotFile:
     """One file of a snapshot.
 
@@ -32,12 +47,13 @@ class SnapshotFile:
         path: Name in the database directory.
         kind: ``sst``, ``blob``, ``wal``, ``manifest``, ``options`` or ``current``.
         size: Bytes.
-        crc32c: CRC32C of the whole file.
+        crc32c: CRC32C of the whole file; of a sealed one, only who has the key knows it.
         key: Key of its data object, below the repository's prefix; None if it is ``inline``.
-        inline: Its content, for very small files.
+        inline: Its content, for very small files; without the key, what is stored of it.
         offset: Where it begins in its data object, if that holds several files.
         name: What a data object of its own would be called, if it has none.
         container: The data object, if it is something else than the file.
+        sealed: How it is stored, if the repository is encrypted.
     """
 
     path: str
@@ -49,11 +65,22 @@ class SnapshotFile:
     offset: int | None = None
     name: str | None = None
     container: StoredObject | None = field(default=None, repr=False)
+    sealed: Sealed | None = field(default=None, repr=False)
 
     @property
     def stored(self) -> StoredObject:
         """Its data object."""
-        return self.container or StoredObject(self.key or "", self.size, self.crc32c)
+        return self.container or StoredObject(self.key or "", self.stored_size, self.stored_crc32c)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that are stored of it."""
+        return self.size if self.sealed is None else self.sealed.size
+
+    @property
+    def stored_crc32c(self) -> int:
+        """CRC32C of what is stored of it."""
+        return self.crc32c if self.sealed is None else self.sealed.crc32c
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Reserve, Task, Throttle
-from kumo_crt.backup import _layout, _names
+from kumo_crt.backup import _layout, _names, _sealing
 from kumo_crt.backup._archive import checked
 from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._packing import Bundle
-from kumo_crt.backup._results import StoredObject
+from kumo_crt.backup._results import Sealed, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ArchivedError,
@@ -91,25 +94,86 @@ class FileContent:
                 raise
 
 
+class SealedContent:
+    """A file that becomes an object in its sealed form.
+
+    It is read twice: its salt has to be known before anything is sent.
+    """
+
+    recorded: int | None = None  # of what is sent, nothing was
+
+    def __init__(self, file: CapturedFile, key: Key) -> None:
+        self._file = file
+        self._key = key
+        self._examined: _sealing.Examined | None = None
+        self.size = _sealing.sealed_size(key, file.size)
+        self.kind = file.kind
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[tuple[int, _sealing.Examined]]:
+        file = self._file
+        with open(file.source, "rb", buffering=0) as opened:
+            fd = opened.fileno()
+            if (size := os.fstat(fd).st_size) != file.size:
+                raise _changed(file.source, size, file.size)
+            if self._examined is None:
+                found = _sealing.examine(self._key, fd, size, file.source)
+                checked(file, found.crc32c)
+                self._examined = found
+            yield fd, self._examined
+
+    def crc32c(self) -> int:
+        """Seals the file for it."""
+        with self._open() as (fd, examined):
+            return _sealing.sealed_crc32c(self._key, fd, examined, self._file.source)
+
+    def put(self, store: Store, key: str, options: PutOptions) -> Task[PutResult]:
+        """Sends the sealed file, sealed part by part."""
+        with self._open() as (fd, examined):
+            source = _sealing.sealed_source(self._key, fd, examined, self._file.source)
+            return (yield from put_task(store.context, store.bucket, key, source, options))
+
+    def stored(self, sent: StoredObject) -> SnapshotFile:
+        """What a manifest has of it."""
+        file, found = self._file, self._examined
+        if found is None:
+            raise AssertionError("it was sent, or compared with what is there")
+        sealed = Sealed(sent.size, sent.crc32c, found.salt)
+        return SnapshotFile(
+            file.path, file.kind, file.size, found.crc32c, key=sent.key, sealed=sealed
+        )
+
+
 class BundleContent:
-    """Files that become one object, in memory."""
+    """Files that become one object, in memory; with a key each in its sealed form."""
 
     kind = "sst"
     recorded: int | None = None
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, key: Key | None) -> None:
         self.size = bundle.size
-        self.crcs: dict[str, int] = {}
         self._content = bytearray(bundle.size)
-        rest = memoryview(self._content)
+        # By name: what a manifest has of it but for the object.
+        self.members: dict[str, SnapshotFile] = {}
+        offset = 0
         for name, same in bundle.members.items():
-            part, rest = rest[: same[0].size], rest[same[0].size :]
-            _read(same[0], part)
-            crc = _core.crc32c(part)
+            first = same[0]
+            stored = _sealing.sealed_size(key, first.size)
+            place = memoryview(self._content)[offset : offset + stored]
+            if key is None:
+                _read(first, place)
+                crc, sealed = _core.crc32c(place), None
+            else:
+                plain = bytearray(first.size)
+                _read(first, memoryview(plain))
+                place[:], sealed, crc = _sealing.seal_memory(key, plain)
             for file in same:
                 checked(file, crc)
                 file.release()
-            self.crcs[name] = crc
+            self.members[name] = SnapshotFile(
+                first.path, first.kind, first.size, crc, offset=offset, name=name, sealed=sealed
+            )
+            offset += stored
 
     def crc32c(self) -> int:
         """CRC32C of all files, one after the other."""
@@ -222,8 +286,34 @@ def _already_there(sender: Sender, name: str, content: Content) -> Task[Sent | N
 
 def send_bundle_task(
     sender: Sender, bundle: Bundle, name: str
-) -> Task[tuple[Sent, Mapping[str, int]]]:
-    """Stores a bundle; also tells the CRC32Cs of its files, by their names."""
+) -> Task[tuple[Sent, list[SnapshotFile]]]:
+    """Stores a bundle; also tells what a manifest has of its files."""
     with (yield Reserve(bundle.size)):
-        content = BundleContent(bundle)
-        return (yield from send_task(sender, name, content)), content.crcs
+        content = BundleContent(bundle, sender.store.key)
+        sent = yield from send_task(sender, name, content)
+    files = [
+        replace(
+            content.members[member],
+            path=file.path,
+            kind=file.kind,
+            key=sent.stored.key,
+            container=sent.stored,
+        )
+        for member, same in bundle.members.items()
+        for file in same
+    ]
+    return sent, files
+
+
+def send_file_task(
+    sender: Sender, file: CapturedFile, name: str
+) -> Task[tuple[Sent, SnapshotFile]]:
+    """Stores a file as an object of its own; also tells what a manifest has of it."""
+    key = sender.store.key
+    if key is not None:
+        sealed = SealedContent(file, key)
+        sent = yield from send_task(sender, name, sealed)
+        return sent, sealed.stored(sent.stored)
+    sent = yield from send_task(sender, name, FileContent(file))
+    stored = sent.stored
+    return sent, SnapshotFile(file.path, file.kind, stored.size, stored.crc32c, key=stored.key)

@@ -9,6 +9,7 @@ from pathlib import Path
 from kumo_crt import _core
 from kumo_crt.backup import _names
 from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import SnapshotFile
 
 _KINDS = ("sst", "blob", "wal", "manifest", "options")
@@ -20,9 +21,11 @@ class Sources:
 
     Args:
         directories: Where they are.
+        key: The repository's, if it is encrypted.
     """
 
-    def __init__(self, directories: Iterable[Path]) -> None:
+    def __init__(self, directories: Iterable[Path], key: Key | None) -> None:
+        self._key = key
         self._by_size: dict[int, list[CapturedFile]] = {}
         for directory in directories:
             for path in sorted(directory.iterdir()):
@@ -44,7 +47,7 @@ class Sources:
         for candidate in sorted(candidates, key=lambda c: c.path != file.path):
             try:
                 if (
-                    _names.is_name_of(file, candidate)
+                    _names.is_name_of(file, candidate, self._key)
                     and _names.crc32c_of(candidate.source) == file.crc32c
                 ):
                     return candidate.source

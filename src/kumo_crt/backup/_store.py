@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from kumo_crt._engine import Task
 from kumo_crt.backup import _documents, _layout, _manifest
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
@@ -22,11 +23,15 @@ from kumo_crt.s3._results import ObjectInfo, PutResult
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where a repository is, the client that reaches it, and how objects are to be stored."""
+    """Where a repository is, the client that reaches it, and how objects are to be stored.
+
+    ``key`` is that of an encrypted repository, if it is at hand.
+    """
 
     context: Context
     location: Location
     terms: _manifest.Config | None = None
+    key: Key | None = field(default=None, repr=False)
 
     @property
     def bucket(self) -> str:
@@ -120,7 +125,7 @@ class Store:
             document, _ = yield from self.read(key)
         except ChecksumMismatchError as error:
             raise FormatError(f"{self.url(key)}: the manifest is damaged: {error}") from error
-        return _manifest.decode_snapshot(document, self.url(key), snapshot_id)
+        return _manifest.decode_snapshot(document, self.url(key), snapshot_id, self.key)
 
     def config(self) -> Task[tuple[_manifest.Config, datetime] | None]:
         """The repository's configuration and the service's time; None if there is none."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Task, Throttle
 from kumo_crt.backup import (
     _commit,
@@ -16,6 +17,7 @@ from kumo_crt.backup import (
     _manifest,
     _names,
     _packing,
+    _sealing,
     _single,
     _unfinished,
 )
@@ -25,8 +27,8 @@ from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._packing import Bundle, Limits, Packing
-from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
-from kumo_crt.backup._sending import FileContent, Sender, Sent, send_bundle_task, send_task
+from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
+from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import RepositoryError
 
@@ -67,7 +69,9 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
     for file in plan.capture.files:
         if plan.single_object or not _is_inline(file):
-            plan.names[file.path], entries = _names.examine(file, plan.capture.db_id)
+            plan.names[file.path], entries = _names.examine(
+                file, plan.capture.db_id, plan.store.key
+            )
             if file.kind == "sst":
                 plan.entries.append(entries)
     yield from _look_up(plan)
@@ -95,11 +99,13 @@ def _look_up(plan: BackupPlan) -> Task[None]:
         plan.known,
         plan.condemned,
         plan.limits,
+        plan.store.key is not None,
     )
 
 
 def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     reused = plan.packing.reused
+    key = plan.store.key
     files = [
         reused[file.path].file
         if file.path in reused
@@ -109,9 +115,10 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
             file.size,
             0,
             key=_layout.data_key(plan.names[file.path]),
+            sealed=None if key is None else Sealed(_core.sealed_size(file.size), 0, bytes(16)),
         )
         if not _is_inline(file)
-        else _inline(file)
+        else _inline(plan, file)
         for file in plan.capture.files
     ]
     plan.reused = sum(item.file.size for item in reused.values())
@@ -193,7 +200,7 @@ def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
         if id(file) in alone:
             continue
         if _is_inline(file):
-            done[file.path] = _inline(file)
+            done[file.path] = _inline(plan, file)
         elif (there := plan.packing.reused.get(file.path)) is not None:
             done[file.path] = there.file
             plan.reused += file.size
@@ -239,15 +246,12 @@ def _is_inline(file: CapturedFile) -> bool:
     return file.size <= _layout.INLINE_LIMIT and file.kind not in ("sst", "blob")
 
 
-def _inline(file: CapturedFile) -> SnapshotFile:
+def _inline(plan: BackupPlan, file: CapturedFile) -> SnapshotFile:
     content = file.source.read_bytes()
-    return SnapshotFile(
-        file.path,
-        file.kind,
-        len(content),
-        _names.crc32c_of(file.source),
-        inline=content,
-    )
+    crc = _core.crc32c(content)
+    key = plan.store.key
+    sealed = None if key is None else _sealing.seal_memory(key, content)[1]
+    return SnapshotFile(file.path, file.kind, len(content), crc, inline=content, sealed=sealed)
 
 
 def _free_name(plan: BackupPlan, name: str) -> str:
@@ -260,33 +264,14 @@ def _free_name(plan: BackupPlan, name: str) -> str:
 
 def _send_file(plan: BackupPlan, sender: Sender, file: CapturedFile) -> Task[list[SnapshotFile]]:
     name = _free_name(plan, plan.names[file.path])
-    sent = yield from send_task(sender, name, FileContent(file))
-    stored = sent.stored
-    result = SnapshotFile(file.path, file.kind, stored.size, stored.crc32c, key=stored.key)
+    sent, result = yield from send_file_task(sender, file, name)
     _count(plan, sent, [result])
     file.release()
     return [result]
 
 
 def _send_bundle(plan: BackupPlan, sender: Sender, bundle: Bundle) -> Task[list[SnapshotFile]]:
-    sent, crcs = yield from send_bundle_task(sender, bundle, _free_name(plan, bundle.name))
-    files = []
-    offset = 0
-    for name, same in bundle.members.items():
-        files += [
-            SnapshotFile(
-                file.path,
-                file.kind,
-                file.size,
-                crcs[name],
-                key=sent.stored.key,
-                offset=offset,
-                name=name,
-                container=sent.stored,
-            )
-            for file in same
-        ]
-        offset += same[0].size
+    sent, files = yield from send_bundle_task(sender, bundle, _free_name(plan, bundle.name))
     _count(plan, sent, files)
     return files
 
@@ -295,7 +280,7 @@ def _inline_too(plan: BackupPlan) -> dict[str, SnapshotFile]:
     """What of an archive is in the manifest too: readers ask for the one, `repair` for both."""
     kinds = ("current", "config")
     files = (file for file in plan.capture.files if file.kind in kinds and _is_inline(file))
-    return {file.path: _inline(file) for file in files}
+    return {file.path: _inline(plan, file) for file in files}
 
 
 def _send_archive(plan: BackupPlan, sender: Sender, archive: Archive) -> Task[list[SnapshotFile]]:

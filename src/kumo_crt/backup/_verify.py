@@ -188,7 +188,14 @@ def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Ou
             _verify_job.check_task(plan.store, plan.level, objects, plan.concurrency, meter)
         )
     jobs = [
-        VerifyJob(plan.settings, plan.store.location, plan.level, portion, plan.concurrency)
+        VerifyJob(
+            plan.settings,
+            plan.store.location,
+            plan.level,
+            portion,
+            plan.concurrency,
+            plan.store.key,
+        )
         for portion in _verify_job.split(objects)
     ]
     futures: dict[Future[list[Outcome]], int] = {}

@@ -9,6 +9,7 @@ from kumo_crt import _engine, _runtime
 from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup._fetch import DamagedError, fetch_task, missing, wrong_size
+from kumo_crt.backup._key import Key
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._ranges import PartsDamagedError, check_object_task
@@ -55,6 +56,7 @@ class VerifyJob:
         level: ``stored`` or ``full``.
         objects: What is expected.
         concurrency: Objects at once.
+        key: The repository's, if it is encrypted and the key is at hand.
     """
 
     settings: Settings = field(repr=False)
@@ -62,12 +64,13 @@ class VerifyJob:
     level: str
     objects: tuple[DataObject, ...] = field(repr=False)
     concurrency: int
+    key: Key | None = field(default=None, repr=False)
 
 
 def run_job(job: VerifyJob) -> list[Outcome]:
     """Checks the objects of a job, with a client of its own."""
     context = Context(_runtime.new_client(job.settings), job.settings, Retries(job.settings))
-    store = Store(context, job.location)
+    store = Store(context, job.location, key=job.key)
     task = check_task(store, job.level, job.objects, job.concurrency, None)
     return _engine.run(task, job.settings.max_connections)
 

@@ -1,0 +1,329 @@
+"""Encrypted repositories that are damaged, tampered with, verified and repaired."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import multiprocessing
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kumo_crt
+from kumo_crt import FormatError, IntegrityError, _core
+from kumo_crt.backup import _rebuild, _sealing, _verify_job
+from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._sending import SealedContent
+from tests.backup.conftest import Library, Make
+from tests.backup.helpers import (
+    content_of,
+    delete,
+    flipped,
+    get,
+    key_of,
+    keys,
+    manifest_key,
+    put,
+    stored_files,
+    url,
+)
+from tests.backup.test_encryption import KEY, MATERIAL
+
+pytestmark = pytest.mark.servers("seaweed-http")
+
+
+@pytest.fixture
+def encrypted(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
+    """An empty encrypted repository."""
+    with kumo_crt.Repository.create(url(bucket), client=s3, encryption_key=KEY) as created:
+        yield created
+
+
+@pytest.fixture
+def keyless(encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str) -> Any:
+    """The same repository, without the key."""
+    with kumo_crt.Repository(url(bucket), client=s3) as opened:
+        yield opened
+
+
+def _forged(content: bytes, start: int, stop: int) -> bytes:
+    """Another content with the same CRC32C: what no checksum can tell."""
+    whole = bytearray(content)
+    part = memoryview(whole)[start:stop]
+    wanted = _core.crc32c(part)
+    middle = len(part) // 2
+    part[middle] ^= 1
+    part[middle + 10 : middle + 14] = _rebuild._filler(bytearray(part), middle + 14, wanted)
+    assert _core.crc32c(part) == wanted
+    assert _core.crc32c(whole) == _core.crc32c(content)
+    return bytes(whole)
+
+
+def _forge(boto: Any, bucket: str, file: kumo_crt.SnapshotFile) -> None:
+    start = file.offset or 0
+    content = get(boto, bucket, key_of(file))
+    put(boto, bucket, key_of(file), _forged(content, start, start + file.stored_size))
+
+
+def test_what_only_the_key_can_tell(
+    encrypted: kumo_crt.Repository,
+    keyless: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    tmp_path: Path,
+) -> None:
+    snapshot = encrypted.backup(make("plain"))
+    file = stored_files(snapshot, "sst")[0]
+    _forge(boto, bucket, file)
+    # S3, and who reads it without the key, find the CRC32C that it had.
+    assert keyless.verify(level="stored").ok
+    assert keyless.verify(level="full").ok
+    report = encrypted.verify(level="full")
+    (problem,) = report.problems
+    assert (problem.key, problem.path, problem.kind) == (file.key, file.path, "checksum")
+    assert "has the CRC32C that the manifest says, but chunk" in problem.message
+    assert "is not authentic" in problem.message
+    with pytest.raises(IntegrityError, match=f"{file.path}: .*is not authentic"):
+        encrypted.restore(tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_what_only_the_key_can_tell_of_a_bundle(
+    encrypted: kumo_crt.Repository,
+    keyless: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    tmp_path: Path,
+) -> None:
+    snapshot = encrypted.backup(make("many_files"))
+    file = [found for found in stored_files(snapshot, "sst") if found.offset is not None][7]
+    _forge(boto, bucket, file)
+    assert keyless.verify(level="full").ok
+    assert [p.path for p in encrypted.verify(level="full").problems] == [file.path]
+    with pytest.raises(IntegrityError, match=file.path):
+        encrypted.restore(tmp_path / "target")
+
+
+def test_objects_of_others_are_not_taken(
+    encrypted: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    tmp_path: Path,
+    each_alone: None,
+) -> None:
+    path = make("many_files")
+    snapshot = encrypted.backup(path)
+    files = stored_files(snapshot, "sst")
+    first, second = next(
+        (a, b) for a in files for b in files if a is not b and a.stored_size == b.stored_size
+    )
+    content = get(boto, bucket, key_of(second))
+    delete(boto, bucket, key_of(first))
+    put(boto, bucket, key_of(first), content)
+    (problem,) = encrypted.verify(level="full").problems
+    assert problem.path == first.path
+    with pytest.raises(IntegrityError, match=first.path):
+        encrypted.restore(tmp_path / "target")
+
+
+@pytest.mark.parametrize("how", ["changed", "unsealed", "another seal", "plaintext"])
+def test_manifests_cannot_be_made_without_the_key(
+    encrypted: kumo_crt.Repository,
+    keyless: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    path = make("plain")
+    snapshot = encrypted.backup(path, tags={"host": "kv-7"})
+    key = manifest_key(snapshot)
+    text = get(boto, bucket, key)
+    document = json.loads(text)
+    if how == "changed":
+        text = text.replace(b'"kv-7"', b'"kv-8"')
+    elif how == "another seal":
+        text = flipped(text, len(text) - 10)
+    else:
+        del document["seal"]
+        if how == "plaintext":
+            document["features"] = []
+        text = json.dumps(document).encode()
+    put(boto, bucket, key, text)
+    with pytest.raises(FormatError, match="field seal: it was not made with this repository's key"):
+        encrypted.restore(tmp_path / "target")
+    (problem,) = encrypted.verify().problems
+    assert problem.kind == "manifest"
+    if how in ("changed", "unsealed"):
+        assert keyless.snapshot().id == snapshot.id
+    # A backup does not believe it.
+    with caplog.at_level(logging.WARNING, "kumo_crt.backup"):
+        encrypted.backup(path)
+    assert "not looking for known files in a damaged manifest" in caplog.text
+    encrypted.restore(tmp_path / "target")
+
+
+def test_a_configuration_without_encryption_is_no_way_round(
+    encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    encrypted.backup(make("plain"))
+    document = json.loads(get(boto, bucket, "kumo-repository.json"))
+    del document["features"], document["encryption"]
+    put(boto, bucket, "kumo-repository.json", json.dumps(document).encode())
+    with pytest.raises(kumo_crt.EncryptionKeyError, match="is not encrypted, and a key was given"):
+        kumo_crt.Repository.open(url(bucket), client=s3, encryption_key=KEY)
+    with pytest.raises(kumo_crt.EncryptionKeyError):
+        encrypted.backup(make("deletions"))
+
+
+@pytest.mark.parametrize("how", ["flipped", "shorter", "missing"])
+def test_damage_is_told_and_repaired(
+    encrypted: kumo_crt.Repository,
+    keyless: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    library: Library,
+    make: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    path = make("column_families")
+    snapshot = encrypted.backup(path)
+    before = {key: get(boto, bucket, key) for key in keys(boto, bucket, "data/")}
+    file = stored_files(snapshot, "sst")[0]
+    content = before[key_of(file)]
+    delete(boto, bucket, key_of(file))
+    if how != "missing":
+        put(boto, bucket, key_of(file), flipped(content) if how == "flipped" else content[:-1])
+    with caplog.at_level(logging.WARNING, "kumo_crt.backup"):
+        (told,) = keyless.verify(level="full").problems
+    assert (told.path, told.column_family) == (file.path, None)
+    assert "can only be told with the repository's encryption key" in caplog.text
+    (told,) = encrypted.verify(level="full").problems
+    assert (told.path, told.column_family) == (file.path, "users")
+    assert told.smallest_key == b"key-%08d" % 100
+    report = encrypted.repair(path, level="full")
+    assert report.ok
+    assert [item.path for item in report.repaired] == [file.path]
+    # The same bytes again: whoever knew the object still does.
+    assert {key: get(boto, bucket, key) for key in keys(boto, bucket, "data/")} == before
+    encrypted.restore(tmp_path / "target")
+    assert content_of(tmp_path / "target") == library.truth("column_families")
+
+
+def test_a_bundle_is_repaired(
+    encrypted: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    path = make("many_files")
+    snapshot = encrypted.backup(path)
+    files = [file for file in stored_files(snapshot, "sst") if file.offset is not None]
+    key = key_of(files[0])
+    content = get(boto, bucket, key)
+    put(boto, bucket, key, flipped(content, files[3].offset))
+    # Some of the files are gone from the source: what is good of the bundle is taken.
+    for file in files[10:20]:
+        (path / file.path).unlink()
+    report = encrypted.repair(path, level="full")
+    assert report.ok, report.remaining
+    assert get(boto, bucket, key) == content
+    encrypted.restore(tmp_path / "target")
+
+
+def test_workers_have_the_key(
+    encrypted: kumo_crt.Repository, boto: Any, bucket: str, make: Make, each_alone: None
+) -> None:
+    snapshot = encrypted.backup(make("many_files"))
+    file = stored_files(snapshot, "sst")[3]
+    _forge(boto, bucket, file)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        report = encrypted.verify("all", level="full", executor=executor)
+    assert [problem.path for problem in report.problems] == [file.path]
+
+
+def test_a_job_does_not_show_the_key(encrypted: kumo_crt.Repository, make: Make) -> None:
+    encrypted.backup(make("plain"))
+    shown: list[str] = []
+
+    class Here(concurrent.futures.Executor):
+        def submit(self, fn: Any, /, *args: Any, **kw: Any) -> concurrent.futures.Future[Any]:
+            job = pickle.loads(pickle.dumps(args[0]))
+            assert isinstance(job, _verify_job.VerifyJob)
+            assert job.key is not None
+            shown.extend((repr(job), repr(job.key), str(vars(type(job)))))
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_result(fn(job))
+            return future
+
+    assert encrypted.verify(level="full", executor=Here()).ok
+    assert shown
+    for text in shown:
+        assert MATERIAL.hex() not in text
+        assert repr(MATERIAL)[2:-1] not in text
+
+
+def _captured(path: Path, checksum: int | None = None) -> CapturedFile:
+    return CapturedFile(path.name, "sst", 12, path, path.stat().st_size, checksum=checksum)
+
+
+def test_rocksdbs_own_checksum_is_compared(tmp_path: Path) -> None:
+    path = tmp_path / "000012.sst"
+    path.write_bytes(b"content" * 1000)
+    good = _core.crc32c(path.read_bytes())
+    stored = SealedContent(_captured(path, good), KEY).crc32c()
+    assert stored == SealedContent(_captured(path), KEY).crc32c()
+    with pytest.raises(IntegrityError, match="RocksDB recorded"):
+        SealedContent(_captured(path, good ^ 1), KEY).crc32c()
+
+
+def test_a_file_that_changes_while_it_is_read(
+    encrypted: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make("plain")
+    examine = _sealing.examine
+
+    def and_change(*args: Any) -> _sealing.Examined:
+        found = examine(*args)
+        if len(args) == 4 and args[3].name.endswith(".sst"):
+            with open(args[3], "r+b") as file:
+                file.seek(1000)
+                byte = file.read(1)
+                file.seek(1000)
+                file.write(bytes([byte[0] ^ 1]))
+        return found
+
+    monkeypatch.setattr(_sealing, "examine", and_change)
+    with pytest.raises(IntegrityError, match="changed while it was being read: chunk 0"):
+        encrypted.backup(path)
+    assert not [key for key in keys(boto, bucket, "data/") if "/sst-" in key]
+    assert encrypted.snapshots() == []
+
+
+def test_a_restored_copy_is_a_source(
+    encrypted: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    path = make("blobs")
+    snapshot = encrypted.backup(path)
+    copy = tmp_path / "copy"
+    encrypted.restore(copy)
+    shutil.rmtree(path)
+    for file in stored_files(snapshot):
+        delete(boto, bucket, key_of(file))
+    report = encrypted.repair(copy)
+    assert report.ok, report.remaining
+    assert encrypted.verify(level="full").ok
