@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -191,6 +192,17 @@ def test_damage_on_the_disk(
     damaged.write_bytes(flipped(damaged.read_bytes(), 100))
     repository.backup(tmp_path / "db", single_object=True)
     assert repository.verify(level="full").ok
+
+
+def test_damage_on_the_disk_is_told_before_all_is_sent(tmp_path: Path) -> None:
+    def recorded(file: CapturedFile) -> CapturedFile:
+        crc = kumo_crt.crc32c(file.source.read_bytes())
+        return dataclasses.replace(file, checksum=crc ^ (file.number == 2))
+
+    archive = _archive_of(tmp_path, [1000, 1000, 1000], recorded)
+    archive.read(0, 2048)
+    with pytest.raises(kumo_crt.IntegrityError, match=r"000002\.sst: has CRC32C"):
+        archive.read(2048, 4096)
 
 
 def test_each_byte_is_read_once(

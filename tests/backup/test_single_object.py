@@ -240,7 +240,11 @@ def test_the_same_state_is_found_again(
 
 
 def test_others_do_not_rely_on_it_and_do_not_lose_sight_of_each_other(
-    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
 ) -> None:
     path = make("many_files")
     repository.backup(path, single_object=True)
@@ -249,7 +253,9 @@ def test_others_do_not_rely_on_it_and_do_not_lose_sight_of_each_other(
     archive = repository.backup(path, single_object=True)
     assert archive.uploaded_bytes == 0
     # The newest is an archive, and what the one before has is known all the same.
-    third = repository.backup(path)
+    with watched(s3) as watch:
+        third = repository.backup(path)
+    assert [sent for sent in watch.sent if "/data/" in sent.key] == []
     assert third.uploaded_bytes == 0
     assert third.files == normal.files
     # An archive goes whole, with its snapshots, and nothing of it counts as waste before.
