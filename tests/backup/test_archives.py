@@ -16,9 +16,10 @@ import pytest
 from rocksdict import Checkpoint, Rdict
 
 import kumo_crt
-from kumo_crt.backup import _archive
+from kumo_crt.backup import _archive, _inflight, _lease
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import CapturedFile
+from tests.backup.boundaries import watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
     content_of,
@@ -224,6 +225,26 @@ def test_each_byte_is_read_once(
     # Some have been given up before the last was read.
     assert gone[0] is False
     assert gone[-1] is True
+
+
+def test_the_lease_is_renewed_while_it_is_compared(
+    small_parts: kumo_crt.S3Client, bucket: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("large")
+    with kumo_crt.Repository.create(url(bucket), client=small_parts) as repository:
+        repository.backup(path, single_object=True)
+        original = Archive._read_file
+
+        def slow(self: Archive, file: CapturedFile, at: int, into: memoryview) -> None:
+            time.sleep(0.04)
+            original(self, file, at, into)
+
+        monkeypatch.setattr(Archive, "_read_file", slow)
+        monkeypatch.setattr(_lease, "_RENEW", 0.1 / _inflight.LEASE)
+        with watched(small_parts) as watch:
+            assert repository.backup(path, single_object=True).uploaded_bytes == 0
+    pins = [sent for sent in watch.sent if sent.operation == "PutObject" and "-0000" in sent.key]
+    assert len(pins) >= 3
 
 
 # -- interrupted ----------------------------------------------------------------------------------

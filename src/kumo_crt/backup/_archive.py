@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kumo_crt import _core
 from kumo_crt.backup._capture import CapturedFile
@@ -182,7 +183,18 @@ class Archive:
             IntegrityError: A file has changed, or has not the CRC32C that RocksDB recorded.
             RepositoryError: A file has been given up.
         """
-        return {file.path: self._crc(file) for file in self.files}
+        for read in self.reads():
+            read()
+        found = {file.path: self._known_crc(file) for file in self.files}
+        return {path: crc for path, crc in found.items() if crc is not None}  # all of them
+
+    def reads(self) -> Iterator[Callable[[], None]]:
+        """What `crcs` has to do first, in small steps."""
+        block = memoryview(bytearray(_READ))
+        for file in self.files:
+            if self._known_crc(file) is None:
+                for at in range(0, file.size, _READ):
+                    yield partial(self._read_file, file, at, block[: file.size - at])
 
     def know(self, crcs: Mapping[str, int]) -> None:
         """Takes CRC32Cs of whole files from somebody who has just read them, by path."""
@@ -201,18 +213,6 @@ class Archive:
                 value = _core.crc32c(piece.content or self._index(crcs), value)
             end = piece.stop
         return _core.crc32c(bytes(self.size - end), value)
-
-    def _crc(self, file: CapturedFile) -> int:
-        value = self._known_crc(file)
-        if value is not None:
-            return value
-        value = 0
-        block = memoryview(bytearray(min(_READ, file.size)))
-        for at in range(0, file.size, _READ):
-            self._read_file(file, at, block[: file.size - at])
-            size, crc = self._read[file.path][at]
-            value = _core.crc32c_combine(value, crc, size)
-        return checked(file, value)
 
     def _known_crc(self, file: CapturedFile) -> int | None:
         """CRC32C of a file that has been read as a whole, in whatever order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kumo_crt._engine import Task
+from kumo_crt._engine import Blocking, Sleep, Task
 from kumo_crt.backup import _commit, _layout
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import Capture
@@ -76,6 +76,11 @@ def send_archive_task(sender: Sender, archive: Archive, name: str) -> Task[Sent]
         # Where something is in the way, it may have to be sent once more, under another name.
         taken = yield from _commit.is_there(store, _layout.data_key(name))
         archive.releases = not taken
+        if taken:
+            # It is going to be compared, and that may take longer than a lease holds.
+            for read in archive.reads():
+                yield Blocking(read)
+                yield Sleep(0)
     sent = yield from send_task(sender, name, ArchiveContent(archive))
     archive.release()
     return sent

@@ -11,12 +11,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB, MIN_PART_SIZE
-from kumo_crt._engine import Blocking, Task
+from kumo_crt._engine import Blocking, Sleep, Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import decode_crc32c, parse_xml, raise_for, text_of
 from kumo_crt.s3._body import ProducedSource, Source
@@ -25,6 +25,8 @@ from kumo_crt.s3._listings import abort_upload_task
 
 _BLOCK = 1 * MIB
 _MD5_DIGITS = 32
+# So much is read until others get their turn.
+_STEP = 64 * MIB
 _log = logging.getLogger("kumo_crt.s3")
 
 
@@ -106,6 +108,7 @@ def resume_task(
         part = yield from _same(source, listed, (listed.number - 1) * size)
         if part is not None:
             parts[part.number] = part
+        yield Sleep(0)  # reading a large body takes long, and others have to go on
     _log.info("s3://%s/%s: going on with an upload, %d parts are there", bucket, key, len(parts))
     return Begun(upload.id, size, parts)
 
@@ -200,8 +203,13 @@ def _blocks(source: Source, offset: int, size: int) -> Iterator[Any]:
 
 def whole_crc32c_task(source: Source) -> Task[int]:
     """CRC32C of a body."""
-    digests: tuple[int, str] = yield Blocking(lambda: _digests(source, 0, source.size, False))
-    return digests[0]
+    crc = 0
+    for start in range(0, source.size, _STEP):
+        size = min(_STEP, source.size - start)
+        digests: tuple[int, str] = yield Blocking(partial(_digests, source, start, size, False))
+        crc = _core.crc32c_combine(crc, digests[0], size)
+        yield Sleep(0)
+    return crc
 
 
 def combined(parts: Iterable[Part]) -> int:
