@@ -6,6 +6,7 @@
     ├── S3Error                     the service answered with an error
     │   ├── NotFoundError           (also FileNotFoundError)
     │   ├── AccessDeniedError       (also PermissionError)
+    │   │   └── ExpiredCredentialsError   (also CredentialsError)
     │   ├── ArchivedError           the object is in an archive, and has to be thawed first
     │   ├── PreconditionFailedError
     │   └── ThrottledError
@@ -93,6 +94,10 @@ class TransportError(KumoError, ConnectionError):
 
 class CredentialsError(KumoError):
     """No credentials were found, or the source of them failed."""
+
+
+class ExpiredCredentialsError(AccessDeniedError, CredentialsError):
+    """The service says that the credentials have expired, and there were no newer ones."""
 
 
 class DecodeError(KumoError):

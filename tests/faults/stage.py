@@ -22,6 +22,8 @@ from tests.support import databases
 
 # From this size on a backup asks for an object before it sends it (docs/format.md).
 ASKED_FIRST = 1 << 20
+# The smallest that S3 has.
+PART = 5 << 20
 
 
 def write_first(path: Path) -> None:
@@ -50,6 +52,18 @@ def write_second(path: Path) -> None:
     databases.fill(db, 1_000, 2_300, value_size=900)
     db.flush()
     users.close()
+    db.close()
+
+
+def write_large(path: Path, parts: int) -> None:
+    """A table that is sent in so many parts of `PART` bytes, and some small ones."""
+    options = databases.options(small_files=True)
+    options.set_write_buffer_size(256 << 20)
+    db = Rdict(str(path), options)
+    for number in range(4):
+        databases.fill(db, 100 * number, 100 * number + 60)
+        db.flush()
+    databases.fill(db, 1_000, 1_000 + parts, value_size=PART - 1_000)
     db.close()
 
 

@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import Rdict
 
 import kumo_crt
 from tests.backup.boundaries import Sent, watched
 from tests.backup.helpers import leftovers
 from tests.faults.judge import Judge, expected_tree, tree
 from tests.faults.seeds import case, chances, done, scaled
+from tests.faults.stage import PART, write_large
 from tests.support import databases
 from tests.support.mortal_server import MortalServer
 
-_MIB = 1 << 20
-_PART = 5 * _MIB
-# Parts of the large file, each of which takes long enough for the server to die in it.
 _PARTS = 5
 OUTAGES = 2  # of each kind
 
@@ -49,7 +46,7 @@ class World:
 
     def client(self, **settings: Any) -> kumo_crt.S3Client:
         """A new client of the server."""
-        sizes = {"part_size": _PART, "multipart_threshold": _PART}
+        sizes = {"part_size": PART, "multipart_threshold": PART}
         arguments = self.server.described().client_arguments(**{**sizes, **settings})
         self.clients.append(kumo_crt.S3Client(**arguments))
         return self.clients[-1]
@@ -61,14 +58,7 @@ def world(memory: Path) -> Iterator[World]:
     directory = memory / "outages"
     directory.mkdir()
     path = directory / "db"
-    options = databases.options(small_files=True)
-    options.set_write_buffer_size(64 * _MIB)
-    db = Rdict(str(path), options)
-    for number in range(4):
-        databases.fill(db, 100 * number, 100 * number + 60)
-        db.flush()
-    databases.fill(db, 1_000, 1_000 + _PARTS, value_size=_PART - 1_000)
-    db.close()
+    write_large(path, _PARTS)
     truth = databases.read_all(path)
     with MortalServer(directory=memory) as server:
         boto = server.described().boto3_client()

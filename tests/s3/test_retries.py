@@ -150,8 +150,13 @@ class TestLimits:
 
     def test_expired_fixed_credentials_are_final(self, fake: FakeS3) -> None:
         fake.default = Answer(400, error_document("ExpiredToken"))
-        with _client(fake, session_token="old") as client, pytest.raises(kumo_crt.S3Error):
+        with (
+            _client(fake, session_token="old") as client,
+            pytest.raises(kumo_crt.CredentialsError, match="get new credentials") as caught,
+        ):
             client.put_object("bucket", "key", b"content")
+        assert isinstance(caught.value, kumo_crt.AccessDeniedError)
+        assert caught.value.code == "ExpiredToken"
         assert len(fake.asked) == 1
 
 

@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -45,6 +45,7 @@ class Fault:
         bytes_per_second: Rate of `slow`.
         answer: Status line, headers and body.
         chance: Of hitting a message that matches; drawn from the proxy's seed.
+        when: Only messages of requests of which this is true.
     """
 
     action: Action
@@ -58,6 +59,7 @@ class Fault:
     status: str | None = None
     answer: bytes = b""
     chance: float = 1.0
+    when: Callable[[Request], bool] | None = None
     fired: threading.Event = field(default_factory=threading.Event)
 
     def matches(self, request: Request, direction: Direction, status: str | None) -> bool:
@@ -68,6 +70,7 @@ class Fault:
             and self.direction == direction
             and self.method in (None, request.method)
             and (self.target is None or self.target in request.target)
+            and (self.when is None or self.when(request))
         )
 
 
@@ -77,6 +80,7 @@ class Request:
 
     method: str
     target: str
+    access_key_id: str = ""  # that it is signed with
 
 
 class _CutError(Exception):
@@ -240,7 +244,9 @@ class _Connection:
                 return
             first = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
             if direction == "request":
-                request = Request(first[0], first[1])
+                signed = _headers(head, lower=False).get("authorization", "")
+                key = signed.partition("Credential=")[2].partition("/")[0]
+                request = Request(first[0], first[1], key)
                 self._proxy.requests.append(request)
                 self._pending.append(request)
                 body_allowed, interim = True, False
@@ -374,7 +380,10 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-def _headers(head: bytes) -> dict[str, str]:
+def _headers(head: bytes, *, lower: bool = True) -> dict[str, str]:
     lines = head.decode("latin-1").split("\r\n")[1:]
     pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {name.strip().lower(): value.strip().lower() for name, value in pairs}
+    return {
+        name.strip().lower(): value.strip().lower() if lower else value.strip()
+        for name, value in pairs
+    }

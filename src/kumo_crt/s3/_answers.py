@@ -15,6 +15,7 @@ from kumo_crt.exceptions import (
     AccessDeniedError,
     ArchivedError,
     CredentialsError,
+    ExpiredCredentialsError,
     KumoError,
     NotFoundError,
     PreconditionFailedError,
@@ -51,6 +52,7 @@ _THROTTLED = {
     "ThrottlingException",
     "TooManyRequests",
 }
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
 _HINTS = {
     "ProxyAuthenticationRequired": "look at the user and password in the proxy's URL",
     "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
@@ -59,7 +61,7 @@ _HINTS = {
     "NoSuchBucket": "create the bucket, or look at its name and at the endpoint",
     "PermanentRedirect": "the bucket is in another region: set region",
     "AuthorizationHeaderMalformed": "the bucket may be in another region: set region",
-    "ExpiredToken": "the session token has expired: get a new one",
+    "ExpiredToken": "get new credentials, and try again",
     "InvalidObjectState": "the object is archived: ask for it to be thawed, and wait for that",
     "EntityTooLarge": "raise part_size or lower multipart_threshold",
 }
@@ -186,6 +188,8 @@ def error_class(code: str, status: int) -> type[S3Error]:
     """The exception for an error code and HTTP status."""
     if code in _THROTTLED or status == 429 or (status == 503 and code != "ServiceUnavailable"):
         return ThrottledError
+    if code in EXPIRED:
+        return ExpiredCredentialsError
     if code == "InvalidObjectState":
         return ArchivedError
     if status == 404 or code.startswith("NoSuch"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kumo_crt._engine import Call, Sleep, Task
 from kumo_crt.s3 import _xml
-from kumo_crt.s3._answers import Headers
+from kumo_crt.s3._answers import EXPIRED, Headers
 
 if TYPE_CHECKING:
     from kumo_crt import _core
@@ -49,7 +49,6 @@ _PASSING = {
     "OperationAborted",
     "BadDigest",
 }
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "AccessDenied"}
 # Failures that another attempt would only repeat.
 _FINAL = (
@@ -169,7 +168,7 @@ class Retries:
             code = _error_code(response.error_body)
         if code in _THROTTLING or status == 429 or (status == 503 and code not in _PASSING):
             return "throttled"
-        if code in _EXPIRED:
+        if code in EXPIRED:
             return None if self._fixed_credentials else "expired_credentials"
         if status == 403 and (code in _CLOCK or not code) and self._correct_clock(call, response):
             return "clock_skew"
