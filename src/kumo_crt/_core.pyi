@@ -539,6 +539,9 @@ class WalInfo:
     @property
     def last_sequence(self) -> int | None: ...
     @property
+    def last_entries(self) -> int:
+        """Operations in the batch that has `last_sequence`."""
+    @property
     def tail(self) -> Literal["clean", "partial", "zeros", "recycled", "damaged"]: ...
     @property
     def tail_offset(self) -> int: ...

@@ -37,7 +37,7 @@ def test_real_log(tmp_path: Path) -> None:
     wal = files(copy, ".log")[-1]
     found = _core.scan_wal(wal)
     assert (found.first_sequence, found.last_sequence) == (51, db.latest_sequence_number())
-    assert (found.records, found.entries) == (6, 26)
+    assert (found.records, found.entries, found.last_entries) == (6, 26, 1)
     assert found.file_size == found.valid_bytes == wal.stat().st_size
     assert (found.tail, found.tail_problem) == ("clean", "")
     assert not found.compressed

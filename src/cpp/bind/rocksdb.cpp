@@ -271,6 +271,7 @@ void register_wal(py::module_& m) {
       .def_readonly("holes", &W::holes)
       .def_readonly("first_sequence", &W::first_sequence)
       .def_readonly("last_sequence", &W::last_sequence)
+      .def_readonly("last_entries", &W::last_entries)
       .def_property_readonly("tail", [](const W& wal) { return db::log_tail_name(wal.tail); })
       .def_readonly("tail_offset", &W::tail_offset)
       .def_readonly("tail_problem", &W::tail_problem)

@@ -22,8 +22,9 @@ bool add_batch(const std::string& header, WalInfo& info) {
   if (!info.first_sequence) info.first_sequence = sequence;
   if (info.last_sequence && sequence > *info.last_sequence + 1) ++info.holes;
   // A batch without operations takes no sequence number.
-  if (count != 0) {
-    info.last_sequence = std::max(info.last_sequence.value_or(0), sequence + count - 1);
+  if (count != 0 && sequence + count - 1 >= info.last_sequence.value_or(0)) {
+    info.last_sequence = sequence + count - 1;
+    info.last_entries = count;
   }
   return true;
 }

@@ -22,6 +22,8 @@ struct WalInfo {
   // Absent in a log without batches, and in a compressed one, whose headers cannot be seen.
   std::optional<std::uint64_t> first_sequence;
   std::optional<std::uint64_t> last_sequence;
+  // Operations in the batch that `last_sequence` comes from.
+  std::uint64_t last_entries = 0;
 
   LogTail tail = LogTail::kClean;
   std::uint64_t tail_offset = 0;
