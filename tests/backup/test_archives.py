@@ -227,6 +227,22 @@ def test_each_byte_is_read_once(
     assert gone[-1] is True
 
 
+@pytest.mark.parametrize("whose", ["backup", "repository"])
+def test_its_parts_are_spread_over_time(
+    small_parts: kumo_crt.S3Client, bucket: str, make: Make, whose: str
+) -> None:
+    path = make("large")
+    rate = sum(file.stat().st_size for file in path.glob("*.sst"))
+    rates: dict[str, int | None] = {"backup": None, "repository": None, whose: rate}
+    with kumo_crt.Repository.create(
+        url(bucket), client=small_parts, max_bytes_per_second=rates["repository"]
+    ) as repository:
+        started = time.monotonic()
+        repository.backup(path, single_object=True, max_bytes_per_second=rates["backup"])
+        # The last part of 5 MiB or less may begin when the rest has had its time.
+        assert 0.5 < time.monotonic() - started < 10
+
+
 def test_the_lease_is_renewed_while_it_is_compared(
     small_parts: kumo_crt.S3Client, bucket: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

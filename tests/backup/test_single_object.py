@@ -99,7 +99,7 @@ def test_round_trip(
     key = archive_key(boto, bucket)
     assert keys(boto, bucket, "data/") == {key} == snapshot.object_keys
     content = get(boto, bucket, key)
-    assert snapshot.is_single_object
+    assert snapshot.single_object == key
     assert (snapshot.uploaded_bytes, snapshot.reused_bytes) == (len(content), 0)
     assert done[-1] == (len(content), len(content))
     assert leftovers(tmp_path) == []
@@ -263,7 +263,7 @@ def test_others_do_not_rely_on_it_and_do_not_lose_sight_of_each_other(
     with without_waiting():
         assert repository.prune().wasted_bytes == 0
         for snapshot in repository.snapshots():
-            if snapshot.is_single_object:
+            if snapshot.single_object == key:
                 assert key in keys(boto, bucket)
                 repository.delete_snapshot(snapshot.id)
                 repository.prune()

@@ -83,10 +83,12 @@ def test_round_trip_for_programs(kumo: Run, bucket: str, database: Path, tmp_pat
 def test_a_single_object(kumo: Run, boto: Any, bucket: str, database: Path, tmp_path: Path) -> None:
     url = f"s3://{bucket}/repository"
     planned = kumo("backup", database, url, "--create", "--single-object", "--dry-run", "--json")
-    done = kumo("backup", database, url, "--create", "--single-object", "--json").document
-    assert planned.document["snapshot"]["uploaded_bytes"] == done["snapshot"]["uploaded_bytes"]
-    assert done["snapshot"]["single_object"] is True
+    outcome = kumo("backup", database, url, "--create", "--single-object")
+    done = kumo("backup", database, url, "--single-object", "--json").document
+    assert planned.document["snapshot"]["uploaded_bytes"] == done["snapshot"]["reused_bytes"]
     (key,) = (key for key in _keys(boto, bucket) if "/data/" in key)
+    assert outcome.out.splitlines()[-1] == f"as one object: s3://{bucket}/{key}"
+    assert key == f"repository/{done['snapshot']['single_object']}"
     # As docs/format.md has it, with the command that streams an object.
     archive = tmp_path / "archive.tar"
     assert kumo("get", f"s3://{bucket}/{key}", archive).code == 0

@@ -79,7 +79,7 @@ def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:
                 _log.warning("not looking for known files in a damaged manifest: %s", error)
                 continue
             known.add(snapshot, snapshot.db_id == db_id)
-            if snapshot.db_id == db_id and not snapshot.is_single_object:
+            if snapshot.db_id == db_id and snapshot.single_object is None:
                 return known
     return known
 

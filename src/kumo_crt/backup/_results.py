@@ -119,10 +119,10 @@ class Snapshot:
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def is_single_object(self) -> bool:
-        """Whether everything is in one archive; see ``single_object`` of `Repository.backup`."""
+    def single_object(self) -> str | None:
+        """Key of its archive, if everything is in one; see `Repository.backup`."""
         keys = self.object_keys
-        return len(keys) == 1 and all(map(_layout.is_archive, keys))
+        return next(filter(_layout.is_archive, keys), None) if len(keys) == 1 else None
 
     @property
     def object_keys(self) -> frozenset[str]:

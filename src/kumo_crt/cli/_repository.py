@@ -29,7 +29,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
     return {
         **shown,
         "files": len(snapshot.files),
-        "single_object": snapshot.is_single_object,
+        "single_object": snapshot.single_object,
     }
 
 
@@ -131,6 +131,8 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         f"{done} {format_bytes(snapshot.uploaded_bytes)}, "
         f"{format_bytes(snapshot.reused_bytes)} already stored; {format_seconds(seconds)}"
     )
+    if snapshot.single_object is not None and not args.dry_run:
+        output.message(f"as one object: {printable(args.url.rstrip('/'))}/{snapshot.single_object}")
     return errors.DONE
 
 
