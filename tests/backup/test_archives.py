@@ -23,11 +23,13 @@ from tests.backup.boundaries import watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
     content_of,
+    delete,
     flipped,
     get,
     keys,
     leftovers,
     open_uploads,
+    put,
     stored_files,
     url,
 )
@@ -331,6 +333,44 @@ def test_a_killed_backup_is_gone_on_with(
     assert kumo_crt.crc32c(get(boto, bucket, key)) == stored_files(snapshot)[0].stored.crc32c
     repository.restore(tmp_path / "restored")
     assert content_of(tmp_path / "restored") == library.truth("large")
+
+
+@pytest.mark.parametrize("other", ["completes", "aborts"])
+def test_somebody_else_is_faster(
+    one_part: kumo_crt.S3Client, boto: Any, bucket: str, make: Make, tmp_path: Path, other: str
+) -> None:
+    """When files have been given up already."""
+    path = make("big_files")
+    with kumo_crt.Repository.create(url(bucket), client=one_part) as repository:
+        first = repository.backup(path, single_object=True)
+        (key,) = first.object_keys
+        content = get(boto, bucket, key)
+        repository.delete_snapshot(first.id)
+        delete(boto, bucket, key)
+        done: list[str] = []
+
+        def meddle(count: int, total: int) -> None:
+            if count and not done:
+                done.append(other)
+                if other == "completes":
+                    put(boto, bucket, key, content)
+                else:
+                    for upload in boto.list_multipart_uploads(Bucket=bucket)["Uploads"]:
+                        boto.abort_multipart_upload(
+                            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                        )
+
+        if other == "aborts":
+            with pytest.raises(kumo_crt.RepositoryError, match="run the backup again"):
+                repository.backup(path, single_object=True, progress=meddle)
+            assert repository.snapshots() == []
+            assert leftovers(tmp_path) == []
+        second = repository.backup(path, single_object=True, progress=meddle)
+        assert done == [other]
+        assert second.files == first.files
+        assert second.reused_bytes == (len(content) if other == "completes" else 0)
+        assert open_uploads(boto, bucket) == []
+        assert repository.verify(level="full").ok
 
 
 def test_interrupted_while_it_reads(
