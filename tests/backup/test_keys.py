@@ -90,7 +90,7 @@ def test_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.chmod(0o644)
     with caplog.at_level(logging.WARNING, "kumo_crt.backup"):
         assert same(Key.from_file(path))
-    assert "every user of this machine may read it (mode 644): chmod 600 it" in caplog.text
+    assert "every user of this machine may use it (mode 644): chmod 600 it" in caplog.text
     assert HEX not in caplog.text
     assert BASE64 not in caplog.text
 

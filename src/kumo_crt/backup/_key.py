@@ -34,16 +34,20 @@ class Key:
     Args:
         material: The 32 bytes. A passphrase is none: it would be guessed.
 
+    Attributes:
+        warning: What is wrong with the place that it was read from, if anything is.
+
     Raises:
         ValueError: It is something else.
     """
 
-    __slots__ = ("_native",)
+    __slots__ = ("_native", "warning")
 
     def __init__(self, material: bytes | bytearray | memoryview) -> None:
         if memoryview(material).nbytes != _SIZE:
             raise ValueError(f"a key has {_SIZE} bytes, not {memoryview(material).nbytes}")
         self._native = _core.SealingKey(material)
+        self.warning: str | None = None
 
     @classmethod
     def generate(cls) -> Key:
@@ -79,13 +83,14 @@ class Key:
                 content = file.read(_LONGEST + 1)
         except OSError as error:
             raise EncryptionKeyError(f"key file {path}: {error.strerror}") from error
+        key = cls._found(content, f"key file {path}")
         if mode & 0o007:
-            _log.warning(
-                "key file %s: every user of this machine may read it (mode %03o): chmod 600 it",
-                path,
-                mode & 0o777,
+            key.warning = (
+                f"key file {path}: every user of this machine may use it (mode "
+                f"{mode & 0o777:03o}): chmod 600 it"
             )
-        return cls._found(content, f"key file {path}")
+            _log.warning("%s", key.warning)
+        return key
 
     @classmethod
     def from_command(cls, command: str | Sequence[str]) -> Key:

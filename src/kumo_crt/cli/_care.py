@@ -9,6 +9,7 @@ from kumo_crt.backup import Problem
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
+from kumo_crt.cli._keys import key_of
 from kumo_crt.cli._output import Output, fields, printable, timestamp
 from kumo_crt.cli._repository import document, open_repository, thawed
 from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
@@ -188,9 +189,12 @@ def drill(args: argparse.Namespace, output: Output) -> int:
 
 def doctor(args: argparse.Namespace, output: Output) -> int:
     """Looks a repository over."""
+    key = key_of(args, output)
     with (
         open_client(args, output) as client,
-        kumo_crt.Repository(args.url, client=client, environment=args.environment) as repository,
+        kumo_crt.Repository(
+            args.url, client=client, environment=args.environment, encryption_key=key
+        ) as repository,
     ):
         result = repository.doctor(write=not args.read_only)
     output.document(fields(result))

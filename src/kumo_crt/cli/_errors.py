@@ -8,6 +8,7 @@ from typing import Any
 from kumo_crt.exceptions import (
     AccessDeniedError,
     CredentialsError,
+    EncryptionKeyError,
     KumoError,
     NotFoundError,
     RepositoryLockedError,
@@ -69,7 +70,7 @@ def exit_code(error: BaseException, command: str | None) -> int:
             return NOT_FOUND
         case RepositoryLockedError():
             return LOCKED
-        case CredentialsError() | AccessDeniedError():
+        case CredentialsError() | AccessDeniedError() | EncryptionKeyError():
             return DENIED
         case UsageError() | ValueError():
             return USAGE

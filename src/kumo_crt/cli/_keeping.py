@@ -69,7 +69,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="in a bucket with versioning: delete what was deleted for good",
     )
     options.budget(pruning)
-    options.environment(pruning)
+    options.access(pruning)
     options.dry_run(pruning)
 
     one = "ID of a snapshot"
@@ -81,7 +81,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     for parser in (pinning, unpinning, *deleting):
         options.url(parser)
         parser.add_argument("snapshot", metavar="ID", nargs="+", help=one)
-        options.environment(parser)
+        options.access(parser)
         options.dry_run(parser)
 
 

@@ -16,6 +16,20 @@ def environment(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def access(parser: argparse.ArgumentParser) -> None:
+    """Who a client of a repository is: ``--environment``, and the key of an encrypted one."""
+    environment(parser)
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--key-file", metavar="FILE", help="key of an encrypted repository (KUMO_CRT_KEY_FILE)"
+    )
+    key.add_argument(
+        "--key-command",
+        metavar="COMMAND",
+        help="a command that writes it to its standard output (KUMO_CRT_KEY_COMMAND)",
+    )
+
+
 def dry_run(parser: argparse.ArgumentParser) -> None:
     """``--dry-run``."""
     parser.add_argument(

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from kumo_crt._config import ADDRESSING_STYLES
-from kumo_crt.cli import _export, _keeping, _options
+from kumo_crt.cli import _export, _keeping, _keys, _options
 from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
+from kumo_crt.cli._options import access as _access
 from kumo_crt.cli._options import budget as _budget
 from kumo_crt.cli._options import concurrency as _concurrency
 from kumo_crt.cli._options import dry_run as _dry_run
-from kumo_crt.cli._options import environment as _environment
 from kumo_crt.cli._options import no_record as _no_record
 from kumo_crt.cli._options import snapshot as _snapshot
 from kumo_crt.cli._options import url as _url
@@ -34,12 +34,14 @@ environment variables:
   KUMO_CRT_MAX_CONNECTIONS, KUMO_CRT_EVENT_LOOPS          parallelism
   KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT      seconds
   KUMO_ENVIRONMENT                                        see --environment
+  KUMO_CRT_KEY_FILE, KUMO_CRT_KEY_COMMAND, or KUMO_CRT_KEY: the key itself
+                              of an encrypted repository; see keygen
 An option wins over its variable, which wins over the AWS config file.
 
 exit codes:
   0 done   1 failed   2 usage   3 done, with problems found
   10 no such repository or snapshot   11 locked
-  12 credentials or permission   130 interrupted   143 terminated
+  12 credentials, permission or key   130 interrupted   143 terminated
 """
 
 
@@ -110,7 +112,7 @@ def _care(command: Callable[..., _Parser]) -> None:
         metavar="TIME",
         help="exit with 3 if the newest is older, such as 26h",
     )
-    _environment(snapshots)
+    _access(snapshots)
 
     verify = command(
         "verify",
@@ -144,7 +146,7 @@ def _care(command: Callable[..., _Parser]) -> None:
     _no_record(verify)
     _budget(verify)
     _concurrency(verify)
-    _environment(verify)
+    _access(verify)
 
     doctor = command(
         "doctor",
@@ -155,7 +157,7 @@ def _care(command: Callable[..., _Parser]) -> None:
     _url(doctor)
     doctor.add_argument("--read-only", action="store_true", help="write nothing, not even scratch")
     doctor.add_argument("--strict", action="store_true", help="exit with 3 for warnings too")
-    _environment(doctor)
+    _access(doctor)
 
     repair = command(
         "repair",
@@ -177,7 +179,7 @@ def _care(command: Callable[..., _Parser]) -> None:
     )
     _budget(repair)
     _concurrency(repair)
-    _environment(repair)
+    _access(repair)
     _dry_run(repair)
 
     drill = command(
@@ -200,7 +202,7 @@ def _care(command: Callable[..., _Parser]) -> None:
     _no_record(drill)
     _budget(drill)
     _concurrency(drill)
-    _environment(drill)
+    _access(drill)
 
 
 def build() -> _Parser:
@@ -237,7 +239,11 @@ def build() -> _Parser:
     )
     backup.add_argument("db", metavar="DB", help="directory of the database")
     backup.add_argument("url", metavar="URL", type=units.repository_url, help="s3://bucket/prefix")
-    backup.add_argument("--create", action="store_true", help="create the repository if needed")
+    backup.add_argument(
+        "--create",
+        action="store_true",
+        help="create the repository if needed; with a key it is encrypted",
+    )
     backup.add_argument(
         "--storage-class", metavar="CLASS", help="with --create: of data, such as STANDARD_IA"
     )
@@ -266,7 +272,7 @@ def build() -> _Parser:
     )
     _budget(backup)
     _concurrency(backup)
-    _environment(backup)
+    _access(backup)
     _dry_run(backup)
 
     restore = command("restore", "restore a snapshot into a directory")
@@ -298,12 +304,13 @@ def build() -> _Parser:
     )
     _budget(restore)
     _concurrency(restore)
-    _environment(restore)
+    _access(restore)
     _dry_run(restore)
 
     _care(command)
     _keeping.add_commands(command)
     _export.add_commands(command)
+    _keys.add_commands(command)
 
     put = command("put", "store a file as an object")
     put.add_argument("file", metavar="FILE", help="- reads standard input")

@@ -17,6 +17,7 @@ from kumo_crt.backup._single import archive_of
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
+from kumo_crt.cli._keys import key_of
 from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
 from kumo_crt.exceptions import RepositoryError, SnapshotNotFoundError
@@ -38,10 +39,12 @@ def open_repository(
     args: argparse.Namespace, output: Output, *, create: bool = False
 ) -> Iterator[kumo_crt.Repository]:
     """Opens the repository of a command, or creates it."""
+    key = key_of(args, output)
     with open_client(args, output) as client:
         options: dict[str, Any] = {
             "client": client,
             "environment": args.environment,
+            "encryption_key": key,
             "max_bytes_per_second": getattr(args, "max_bytes_per_second", None),
             "max_requests_per_second": getattr(args, "max_requests_per_second", None),
         }
@@ -62,7 +65,8 @@ def open_repository(
                 # Somebody else was faster, or there is a reason that opening will tell.
                 repository = kumo_crt.Repository.open(args.url, **options)
             else:
-                output.message(f"created the repository {printable(args.url)}")
+                kind = "repository" if key is None else f"repository (encrypted, key {key.id})"
+                output.message(f"created the {kind} {printable(args.url)}")
         with repository:
             yield repository
 

@@ -1,0 +1,60 @@
+"""Keys of encrypted repositories: where a command has them from, and how to make one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import kumo_crt
+from kumo_crt.cli import _errors as errors
+from kumo_crt.cli._errors import CommandError
+from kumo_crt.cli._output import Output, printable
+
+
+def key_of(args: argparse.Namespace, output: Output) -> kumo_crt.Key | None:
+    """The key that a command line, or the environment, names.
+
+    Raises:
+        EncryptionKeyError: It cannot be had.
+    """
+    if args.key_file is not None:
+        key: kumo_crt.Key | None = kumo_crt.Key.from_file(args.key_file)
+    elif args.key_command is not None:
+        key = kumo_crt.Key.from_command(args.key_command)
+    else:
+        key = kumo_crt.Key.from_environment()
+    if key is not None and key.warning is not None:
+        output.warning(key.warning)
+    return key
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds these commands to the grammar."""
+    making = command(
+        "keygen",
+        "make a key for encrypted repositories",
+        "Make a random key, in a new file that only you can read. A repository that is created "
+        "with it (backup --create --key-file FILE) is encrypted before anything is sent. Keep a "
+        "copy apart from the backups: without the key nothing can be restored",
+    )
+    making.add_argument("file", metavar="FILE", help="must not exist")
+
+
+def keygen(args: argparse.Namespace, output: Output) -> int:
+    """Makes a key."""
+    key = kumo_crt.Key.generate()
+    try:
+        key.write(args.file)
+    except FileExistsError:
+        raise CommandError(
+            f"{args.file}: exists already, and a key is never overwritten: choose another name"
+        ) from None
+    output.document({"file": args.file, "key_id": key.id})
+    output.message(
+        f"made the key {key.id} in {printable(args.file)}: keep a copy apart from the backups, as "
+        "nothing can be restored without it"
+    )
+    return errors.DONE
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {"keygen": keygen}
