@@ -92,6 +92,23 @@ def test_archived_objects(
     assert content_of(tmp_path / "restored") == library.truth("plain")
 
 
+def test_an_archived_single_object(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make, library: Library, tmp_path: Path
+) -> None:
+    """All of the database is in it: no part of it comes back before it is thawed."""
+    with kumo_crt.Repository.create(url(bucket), client=s3, storage_class="GLACIER") as repository:
+        snapshot = repository.backup(make("column_families"), single_object=True)
+        (key,) = snapshot.object_keys
+        assert _head(boto, bucket, key)["StorageClass"] == "GLACIER"
+        for families in (None, ["users"]):
+            with pytest.raises(kumo_crt.ArchivedError, match="1 of 1 objects"):
+                repository.restore(tmp_path / "restored", column_families=families)
+        report = repository.request_thaw(days=2)
+        assert (report.requested, report.objects) == (1, 1)
+        repository.restore(tmp_path / "restored")
+    assert content_of(tmp_path / "restored") == library.truth("column_families")
+
+
 def test_archived_objects_of_an_uncommitted_backup(
     archived: tuple[kumo_crt.Repository, kumo_crt.Snapshot],
     boto: Any,
