@@ -120,7 +120,9 @@ bool Body::begin(const Request& request, Use use) {
   }
   if (aws) {
     announced_ = to_number(request.header("x-amz-decoded-content-length"));
-    if (use != Use::kDiscard) aws_.emplace();
+    // Only for the trailer, where nobody else looks at the content.
+    const bool trailer = !http_ && !request.header("x-amz-trailer").empty();
+    if (use != Use::kDiscard || trailer) aws_.emplace();
   }
   for (const auto& [name, value] : request.headers) {
     std::string key = lowered(name);
@@ -147,7 +149,8 @@ std::size_t Body::feed(std::string_view data) {
 
 std::uint64_t Body::skippable() const noexcept {
   if (use_ != Use::kDiscard) return 0;
-  return http_ ? http_->content_left() : length_left_;
+  if (http_) return http_->content_left();
+  return aws_ ? std::min(aws_->content_left(), length_left_) : length_left_;
 }
 
 void Body::skip(std::uint64_t count) noexcept {
@@ -155,6 +158,7 @@ void Body::skip(std::uint64_t count) noexcept {
     http_->skip(count);
   } else {
     length_left_ -= count;
+    if (aws_) aws_->skip(count);
   }
   seen_ += count;
 }

@@ -59,6 +59,7 @@ class Settings:
     requester_pays: bool = False
     expected_bucket_owner: str | None = None
     patient: bool = False  # max_attempts was left open: more of them, where that helps
+    checksum_trailers: bool = True
     proxy: str | None = field(default=None, repr=False)  # may hold a password
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
@@ -143,6 +144,18 @@ def _number(
     return value
 
 
+def _switch(name: str, value: bool | None, default: bool) -> bool:
+    if value is not None:
+        return value
+    variable = f"KUMO_CRT_{name.upper()}"
+    text = _environment(variable)
+    if text is None:
+        return default
+    if text not in ("0", "1"):
+        raise ValueError(f"{variable}={text!r}: expected 0 or 1")
+    return text == "1"
+
+
 def _endpoint(argument: str | None, config: _ConfigFile) -> str | None:
     url = argument or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     if url is None and (_environment("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") or "") != "true":
@@ -186,6 +199,7 @@ def resolve(
     deadline: float | None = None,
     requester_pays: bool = False,
     expected_bucket_owner: str | None = None,
+    checksum_trailers: bool | None = None,
     proxy: str | None = None,
 ) -> Settings:
     """Fills in what was not given; see `kumo_crt.S3Client` for the meanings.
@@ -259,6 +273,7 @@ def resolve(
         expected_bucket_owner=expected_bucket_owner,
         patient=max_attempts is None
         and not _environment("KUMO_CRT_MAX_ATTEMPTS", "AWS_MAX_ATTEMPTS"),
+        checksum_trailers=_switch("checksum_trailers", checksum_trailers, True),
         proxy=_proxies.proxy_for(endpoint or "https://s3.amazonaws.com", proxy),
         access_key_id=access_key_id,
         secret_access_key=secret_access_key,

@@ -215,6 +215,7 @@ class Client:
         headers: list[tuple[str, str]],
         body: object,
         send_crc32c: bool,
+        crc32c_trailing: bool,
         sink: object,
         crc32c_of_response: bool,
         stop_after: int,
@@ -231,6 +232,7 @@ class Client:
             headers: Headers, Host among them.
             body: None, a buffer (lent until the end), or ``(fd, offset, size)``.
             send_crc32c: Adds the body's CRC32C as x-amz-checksum-crc32c.
+            crc32c_trailing: As a trailer, for which the body is read once; else as a header.
             sink: None (native memory), ``"discard"``, a writable buffer, or ``(fd, offset)``.
             crc32c_of_response: Computes the CRC32C of the body received.
             stop_after: Where to cut an answer that is at least twice as long; 0: nowhere.

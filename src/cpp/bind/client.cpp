@@ -177,8 +177,9 @@ std::unique_ptr<BoundOperation> submit(const std::shared_ptr<s3::Client>& client
                                        std::uint64_t id, std::string operation, std::string method,
                                        std::string endpoint, std::string target,
                                        s3::Headers headers, const py::object& body,
-                                       bool send_crc32c, const py::object& sink,
-                                       bool crc32c_of_response, std::uint64_t stop_after) {
+                                       bool send_crc32c, bool crc32c_trailing,
+                                       const py::object& sink, bool crc32c_of_response,
+                                       std::uint64_t stop_after) {
   BoundOperation::collect_orphans();
   BufferView body_view;
   BufferView sink_view;
@@ -190,6 +191,7 @@ std::unique_ptr<BoundOperation> submit(const std::shared_ptr<s3::Client>& client
   request.headers = std::move(headers);
   request.body = make_body(body, body_view);
   request.send_crc32c = send_crc32c;
+  request.crc32c_trailing = crc32c_trailing;
   request.sink = make_sink(sink, sink_view);
   request.crc32c_of_response = crc32c_of_response;
   request.stop_after = stop_after;
@@ -265,8 +267,8 @@ void register_client(py::module_& m) {
            "proxy"_a, "max_connections"_a, "event_loops"_a, "connect_timeout_ms"_a,
            "stall_timeout_s"_a)
       .def("submit", &submit, "queue"_a, "call_id"_a, py::kw_only(), "operation"_a, "method"_a,
-           "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "sink"_a,
-           "crc32c_of_response"_a, "stop_after"_a)
+           "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "crc32c_trailing"_a,
+           "sink"_a, "crc32c_of_response"_a, "stop_after"_a)
       .def("set_clock_offset", &s3::Client::set_clock_offset, "milliseconds"_a)
       .def_property_readonly("clock_offset", &s3::Client::clock_offset)
       .def("metrics", &metrics_of)

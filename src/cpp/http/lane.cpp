@@ -2,6 +2,11 @@
 
 #include <aws/common/common.h>
 #include <aws/io/io.h>
+#include <aws/io/socket.h>
+#include <aws/io/socket_channel_handler.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <new>
 #include <utility>
@@ -42,6 +47,18 @@ struct Borrowed {
     aws_mem_release(message->allocator, message);
   }
 };
+
+}  // namespace
+
+namespace {
+
+// A body ends with a piece of any size. Nagle's algorithm would keep it back until the other side
+// has acknowledged what came before, which it may put off for 40 ms.
+void send_without_delay(aws_channel_slot* first) {
+  const aws_socket* socket = aws_socket_handler_get_socket(first->handler);
+  const int on = 1;
+  (void)setsockopt(socket->io_handle.data.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
 
 }  // namespace
 
@@ -88,6 +105,7 @@ Lane* Lane::of(aws_http_connection* connection) noexcept {
   if (last == first) return nullptr;
   aws_channel_slot* before = last->adj_left;
   if (before->handler->vtable == &LaneHandler::vtable) return &LaneHandler::lane(before->handler);
+  send_without_delay(first);
   Lane* made = insert_left(last);
   // Another one for what TLS sends and receives.
   if (made != nullptr && before != first) (void)insert_left(before);

@@ -47,22 +47,32 @@ const aws_input_stream_vtable FileStream::kVtable = {
     .release = nullptr,
 };
 
-FileStream* FileStream::make(const FileBody& file, std::string& error) {
-  return new FileStream(file, error);
+FileStream* FileStream::make(const FileBody& file, http::Frame* frame, std::string& error) {
+  return new FileStream(file, frame, error);
 }
 
-FileStream::FileStream(const FileBody& file, std::string& error) : file_(file), error_(error) {
+FileStream::FileStream(const FileBody& file, http::Frame* frame, std::string& error)
+    : file_(file), frame_(frame), error_(error) {
   base_.impl = this;
   base_.vtable = &kVtable;
   aws_ref_count_init(&base_.ref_count, this,
                      [](void* object) { delete static_cast<FileStream*>(object); });
 }
 
+std::size_t FileStream::total() const noexcept {
+  return frame_ != nullptr ? frame_->total() : file_.size;
+}
+
 int FileStream::seek(aws_input_stream* stream, std::int64_t offset, aws_stream_seek_basis basis) {
   FileStream& body = self(stream);
-  const auto size = static_cast<std::int64_t>(body.file_.size);
+  const auto size = static_cast<std::int64_t>(body.total());
   const std::int64_t target = basis == AWS_SSB_BEGIN ? offset : size + offset;
-  if (target < 0 || target > size) return aws_raise_error(AWS_IO_STREAM_INVALID_SEEK_POSITION);
+  // A frame's checksum is of what was read in order.
+  const bool possible =
+      body.frame_ == nullptr || target == static_cast<std::int64_t>(body.position_);
+  if (target < 0 || target > size || !possible) {
+    return aws_raise_error(AWS_IO_STREAM_INVALID_SEEK_POSITION);
+  }
   body.position_ = static_cast<std::size_t>(target);
   return AWS_OP_SUCCESS;
 }
@@ -72,10 +82,8 @@ int FileStream::read(aws_input_stream* stream, aws_byte_buf* into) {
   // The lane saves the clearing of what was sent.
   if (body.position_ == 0 && body.connection_ != nullptr) (void)http::Lane::of(body.connection_);
   try {
-    while (into->len < into->capacity && body.position_ < body.file_.size) {
-      const std::size_t want =
-          std::min(into->capacity - into->len, body.file_.size - body.position_);
-      const std::size_t got = read_some(body.file_, body.position_, into->buffer + into->len, want);
+    while (into->len < into->capacity && body.position_ < body.total()) {
+      const std::size_t got = body.next(into->buffer + into->len, into->capacity - into->len);
       into->len += got;
       body.position_ += got;
     }
@@ -86,15 +94,26 @@ int FileStream::read(aws_input_stream* stream, aws_byte_buf* into) {
   }
 }
 
+std::size_t FileStream::next(std::uint8_t* into, std::size_t capacity) {
+  if (frame_ == nullptr) {
+    return read_some(file_, position_, into, std::min(capacity, file_.size - position_));
+  }
+  if (const std::size_t copied = frame_->copy(position_, into, capacity); copied > 0) return copied;
+  const std::size_t offset = position_ - frame_->before();
+  const std::size_t got = read_some(file_, offset, into, std::min(capacity, file_.size - offset));
+  frame_->pass(into, got);
+  return got;
+}
+
 int FileStream::status(aws_input_stream* stream, aws_stream_status* status) {
   const FileStream& body = self(stream);
-  status->is_end_of_stream = body.position_ == body.file_.size;
+  status->is_end_of_stream = body.position_ == body.total();
   status->is_valid = true;
   return AWS_OP_SUCCESS;
 }
 
 int FileStream::length(aws_input_stream* stream, std::int64_t* length) {
-  *length = static_cast<std::int64_t>(self(stream).file_.size);
+  *length = static_cast<std::int64_t>(self(stream).total());
   return AWS_OP_SUCCESS;
 }
 

@@ -8,22 +8,24 @@
 #include <functional>
 #include <string>
 
+#include "http/frame.hpp"
 #include "s3/request.hpp"
 
 namespace kumo::s3 {
 
 // A part of a file as a request body: read, when the connection can take more, right into the
-// message that is sent. That is the second time that the part is read: the first was for its
-// checksum. Twice through memory that stays in the processor's cache costs less than once through
-// a buffer as large as the part, and the file's pages are in the kernel's cache the second time
-// (docs/performance.md). Should the file have changed in between, the service refuses the part.
+// message that is sent. Without a frame that is the second time that the part is read: the first
+// was for its checksum. Twice through memory that stays in the processor's cache costs less than
+// once through a buffer as large as the part, and the file's pages are in the kernel's cache the
+// second time (docs/performance.md). Should the file have changed in between, the service refuses
+// the part.
 //
 // An aws_input_stream, counted by references.
 class FileStream {
  public:
-  // The caller owns the one reference. `file` and `error` outlive the stream; what goes wrong is
-  // written to `error`.
-  static FileStream* make(const FileBody& file, std::string& error);
+  // The caller owns the one reference. `file`, `frame` (what goes around the part, if anything
+  // does) and `error` outlive the stream; what goes wrong is written to `error`.
+  static FileStream* make(const FileBody& file, http::Frame* frame, std::string& error);
 
   // Before the request is made: the connection it goes to.
   void attach(aws_http_connection* connection) noexcept { connection_ = connection; }
@@ -33,7 +35,7 @@ class FileStream {
   FileStream& operator=(const FileStream&) = delete;
 
  private:
-  FileStream(const FileBody& file, std::string& error);
+  FileStream(const FileBody& file, http::Frame* frame, std::string& error);
   ~FileStream() = default;
 
   static FileStream& self(aws_input_stream* stream) {
@@ -44,12 +46,17 @@ class FileStream {
   static int status(aws_input_stream* stream, aws_stream_status* status);
   static int length(aws_input_stream* stream, std::int64_t* length);
 
+  [[nodiscard]] std::size_t total() const noexcept;
+  // Reads what comes next, and how much that was.
+  std::size_t next(std::uint8_t* into, std::size_t capacity);
+
   static const aws_input_stream_vtable kVtable;
 
   aws_input_stream base_{};
   const FileBody& file_;
+  http::Frame* frame_;
   std::string& error_;
-  std::size_t position_ = 0;
+  std::size_t position_ = 0;  // in part and frame together
   aws_http_connection* connection_ = nullptr;
 };
 

@@ -63,7 +63,11 @@ void Operation::start() {
   }
   if (refused) return fail(AWS_ERROR_S3_CANCELED, crt::error_text(AWS_ERROR_S3_CANCELED));
   const bool reads_file = std::holds_alternative<FileBody>(request_.body);
-  const bool heavy = request_.send_crc32c && (reads_file || body_size() > kInlineChecksum);
+  if (request_.send_crc32c && request_.crc32c_trailing && body_size() > 0) {
+    frame_.emplace(body_size());
+  }
+  const bool heavy =
+      request_.send_crc32c && !frame_ && (reads_file || body_size() > kInlineChecksum);
   if (!heavy) return prepare();
   try {
     async::IoThreads::instance().post([self = shared_from_this()] { self->prepare(); });
@@ -79,7 +83,7 @@ bool Operation::stopped() {
 
 void Operation::prepare() {
   try {
-    if (request_.send_crc32c) {
+    if (request_.send_crc32c && !frame_) {
       if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) {
         response_.crc32c_sent = checksum::crc32c(memory->data, memory->size);
       } else if (const auto* file = std::get_if<FileBody>(&request_.body)) {
@@ -109,19 +113,24 @@ Message Operation::build_message() {
   };
   for (const auto& [name, value] : request_.headers) add(name, value);
   if (!std::holds_alternative<NoBody>(request_.body)) {
-    add("Content-Length", std::to_string(body_size()));
+    add("Content-Length", std::to_string(frame_ ? frame_->total() : body_size()));
   }
-  if (request_.send_crc32c) {
+  if (frame_) {
+    add("Content-Encoding", "aws-chunked");
+    add("x-amz-decoded-content-length", std::to_string(body_size()));
+    add("x-amz-trailer", "x-amz-checksum-crc32c");
+  } else if (request_.send_crc32c) {
     add("x-amz-checksum-crc32c", checksum::crc32c_base64(response_.crc32c_sent));
   }
   if (body_size() == 0) return message;
   // The message takes a reference of its own.
   InputStream stream;
+  http::Frame* frame = frame_ ? &*frame_ : nullptr;
   if (const auto* memory = std::get_if<MemoryBody>(&request_.body)) {
-    lent_body_ = http::LentBody::make(memory->data, memory->size);
+    lent_body_ = http::LentBody::make(memory->data, memory->size, frame);
     stream.reset(lent_body_->stream());
   } else {
-    file_stream_ = FileStream::make(std::get<FileBody>(request_.body), read_error_);
+    file_stream_ = FileStream::make(std::get<FileBody>(request_.body), frame, read_error_);
     stream.reset(file_stream_->stream());
   }
   aws_http_message_set_body_stream(message.get(), stream.get());
@@ -137,7 +146,8 @@ void Operation::sign() {
     if (cancelled_) throw crt::Error(AWS_ERROR_S3_CANCELED, "sending the request");
     waiting_ = true;
   }
-  const aws_signing_config_aws config = client_->signing_config();
+  aws_signing_config_aws config = client_->signing_config();
+  if (frame_) config.signed_body_value = g_aws_signed_body_value_streaming_unsigned_payload_trailer;
   const auto* base = reinterpret_cast<const aws_signing_config_base*>(&config);
   auto self = Steps::keep(*this);
   crt::check(aws_sign_request_aws(aws_default_allocator(), signable_.get(), base, Steps::is_signed,
@@ -239,6 +249,7 @@ void Operation::finish(int error_code) {
   }
   if (stream != nullptr) aws_http_stream_release(stream);
   if (connection != nullptr) pool_->release(connection);
+  if (frame_) response_.crc32c_sent = frame_->crc32c();
   if (error_code == AWS_ERROR_SUCCESS) receiver_.check_complete();
   int code = receiver_.refusal_code() != 0 ? receiver_.refusal_code() : error_code;
   if (response_.truncated) {

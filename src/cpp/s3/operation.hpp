@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "async/completion_queue.hpp"
 #include "crt/deadline.hpp"
 #include "crt/handle.hpp"
+#include "http/frame.hpp"
 #include "http/lent_body.hpp"
 #include "s3/client.hpp"
 #include "s3/file_stream.hpp"
@@ -27,8 +29,9 @@ using Message = crt::Handle<aws_http_message, aws_http_message_release>;
 using Signable = crt::Handle<aws_signable, aws_signable_destroy>;
 using InputStream = crt::Handle<aws_input_stream, aws_input_stream_release>;
 
-// One attempt at one request: its body is read and checksummed, it is signed, waits for a
-// connection, is sent, and its answer received. Trying again is the caller's business.
+// One attempt at one request: its body is read and checksummed (or is when it is sent), it is
+// signed, waits for a connection, is sent, and its answer received. Trying again is the caller's
+// business.
 //
 // Ownership: Python and the native side each hold a shared_ptr. The native one passes from step to
 // step (I/O thread job, signing, waiting, stream). The id is pushed to the queue when nothing
@@ -94,6 +97,7 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
   const std::uint64_t id_;
   Clock::time_point started_;
 
+  std::optional<http::Frame> frame_;     // with a trailing checksum
   std::string read_error_;               // why a file could not be read while it was sent
   http::LentBody* lent_body_ = nullptr;  // these two belong to message_
   FileStream* file_stream_ = nullptr;

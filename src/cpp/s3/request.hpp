@@ -48,7 +48,8 @@ struct Request {
   std::string target;    // encoded path and query
   Headers headers;
   Body body;
-  bool send_crc32c = false;  // adds x-amz-checksum-crc32c over the body
+  bool send_crc32c = false;      // adds x-amz-checksum-crc32c over the body
+  bool crc32c_trailing = false;  // behind the body, where the body is not empty; else before it
   Sink sink;
   bool crc32c_of_response = false;
   // Where to cut a body that is at least twice as long (the rest is fetched in ranges beside each

@@ -45,6 +45,7 @@ class Call:
     headers: list[tuple[str, str]]
     body: object = None
     send_crc32c: bool = False
+    crc32c_trailing: bool = False
     sink: object = None
     crc32c_of_response: bool = False
     stop_after: int = 0
@@ -63,6 +64,7 @@ class Call:
             headers=self.headers,
             body=self.body,
             send_crc32c=self.send_crc32c,
+            crc32c_trailing=self.crc32c_trailing,
             sink=self.sink,
             crc32c_of_response=self.crc32c_of_response,
             stop_after=self.stop_after,

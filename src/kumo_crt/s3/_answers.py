@@ -83,6 +83,13 @@ class Headers:
         return self._values.get("etag", "").strip('"')
 
     @property
+    def content_encoding(self) -> str | None:
+        """Content-Encoding, without how the object was sent, which some services keep."""
+        codings = self._values.get("content-encoding", "").split(",")
+        kept = [coding.strip() for coding in codings if coding.strip() not in ("aws-chunked", "")]
+        return ",".join(kept) or None
+
+    @property
     def metadata(self) -> dict[str, str]:
         """User metadata, without what kumo_crt put there for itself."""
         return {

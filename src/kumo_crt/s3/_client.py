@@ -73,6 +73,9 @@ class S3Client(ClientBase):
         deadline: Seconds after which a request is not tried again; 300, or ``KUMO_CRT_DEADLINE``.
         requester_pays: Agree to be charged for requests to buckets whose owners do not pay.
         expected_bucket_owner: Account id that has to own the buckets; else requests are refused.
+        checksum_trailers: Send CRC32C behind large bodies, which then are read once, where the
+            service confirms it (AWS, or one that has confirmed it for a part); else before them.
+            True, or ``KUMO_CRT_CHECKSUM_TRAILERS`` (0 or 1).
         proxy: ``http://[user:password@]host:port`` of an HTTP proxy, or empty for none; else
             ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 

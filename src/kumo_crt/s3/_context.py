@@ -15,6 +15,7 @@ from kumo_crt._config import Settings
 from kumo_crt._engine import Call, Meter, Sleep, Task
 from kumo_crt.s3._budget import Budget, size_of
 from kumo_crt.s3._retry import ERRORS_INSIDE, Retries
+from kumo_crt.s3._trailers import Trailers
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
 Query = Iterable[tuple[str, str]]
@@ -59,7 +60,11 @@ class Context:
     retries: Retries
     budget: Budget | None = None
     urgent: bool = False
+    trailers: Trailers = field(init=False, repr=False)
     _places: dict[str, _Place] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trailers", Trailers(self.settings))
 
     def _place(self, bucket: str) -> _Place:
         """Where requests for a bucket go (for none: to the service itself)."""
@@ -104,6 +109,7 @@ class Context:
         headers: Mapping[str, str] | None = None,
         body: object = None,
         send_crc32c: bool = False,
+        crc32c_trailing: bool = False,
         sink: object = None,
         crc32c_of_response: bool = False,
         stop_after: int = 0,
@@ -131,6 +137,7 @@ class Context:
             headers=[*own, *headers.items()] if headers else list(own),
             body=body,
             send_crc32c=send_crc32c,
+            crc32c_trailing=crc32c_trailing,
             sink=sink,
             crc32c_of_response=crc32c_of_response,
             stop_after=stop_after,

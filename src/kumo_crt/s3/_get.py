@@ -204,7 +204,7 @@ def _receive(
         content_type=answer.get("content-type"),
         server_time=answer.time("date"),
         storage_class=answer.get("x-amz-storage-class"),
-        content_encoding=answer.get("content-encoding"),
+        content_encoding=answer.content_encoding,
         sse=answer.get(SSE),
         kms_key_id=answer.get(SSE_KEY),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from kumo_crt._config import MAX_PARTS, MIB
 from kumo_crt._engine import (
@@ -40,6 +40,9 @@ from kumo_crt.s3._putting import PutOptions, already_ours, confirm, result_of
 from kumo_crt.s3._results import PutResult
 from kumo_crt.s3._resume import Begun, Part, combined
 from kumo_crt.s3._xml import escape
+
+if TYPE_CHECKING:
+    from kumo_crt import _core
 
 # What makes up the parts of an upload: bodies (see `Call`) with the room in memory that they take.
 Pieces: TypeAlias = Generator[tuple[object, Reservation] | First, Any, None]
@@ -103,21 +106,31 @@ def multipart_task(
         with room:
             if options.throttle is not None:
                 yield from options.throttle.take(size)
-            answer = yield from ctx.request(
-                "UploadPart",
-                "PUT",
-                bucket,
-                key,
-                query=[("partNumber", str(number)), ("uploadId", upload_id)],
-                body=piece,
-                send_crc32c=options.checksum,
-            )
+            with ctx.trailers.for_part(size if options.checksum else 0) as trailing:
+                answer = yield from send(number, piece, trailing)
         raise_for(answer, f"{what}, part {number}", endpoint)
         found = Headers(answer.headers)
         if options.checksum:
             confirmed = found.get("x-amz-checksum-crc32c")
             confirm(confirmed, answer.crc32c_sent, f"{what}, part {number}")
         return stored(Part(number, size, answer.crc32c_sent, found.etag))
+
+    def send(number: int, piece: object, trailing: bool) -> Task[_core.Response]:
+        answer = yield from ctx.request(
+            "UploadPart",
+            "PUT",
+            bucket,
+            key,
+            query=[("partNumber", str(number)), ("uploadId", upload_id)],
+            body=piece,
+            send_crc32c=options.checksum,
+            crc32c_trailing=trailing,
+        )
+        if trailing and not ctx.trailers.understood(answer):
+            answer = yield from send(number, piece, False)
+            if answer.error_code == 0 and answer.status < 300:
+                ctx.trailers.refused()
+        return answer
 
     def kept(number: int) -> Task[Part]:
         yield from ()

@@ -73,7 +73,7 @@ def head_task(
         legal_hold=headers.get("x-amz-object-lock-legal-hold") == "ON",
         cache_control=headers.get("cache-control"),
         content_disposition=headers.get("content-disposition"),
-        content_encoding=headers.get("content-encoding"),
+        content_encoding=headers.content_encoding,
         content_language=headers.get("content-language"),
         sse=headers.get(SSE),
         kms_key_id=headers.get(SSE_KEY),

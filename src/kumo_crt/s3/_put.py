@@ -22,6 +22,7 @@ from kumo_crt._engine import (
     Task,
 )
 from kumo_crt.exceptions import (
+    ChecksumMismatchError,
     KumoError,
     PreconditionFailedError,
     S3Error,
@@ -45,6 +46,7 @@ from kumo_crt.s3._multipart import Pieces, multipart_task, part_size_for
 from kumo_crt.s3._putting import PutOptions, already_ours, confirm, result_of
 from kumo_crt.s3._results import PutResult
 from kumo_crt.s3._resume import Begun, Part, resume_task, whole_crc32c_task
+from kumo_crt.s3._trailers import confirmed
 
 MAX_SINGLE_PUT = 5 * 1000**3
 MAX_OBJECT = 48_800_000_000_000
@@ -93,6 +95,11 @@ def _single(
         headers["x-amz-meta-" + ATTEMPT] = attempt
     if options.throttle is not None:
         yield from options.throttle.take(source.size)
+    trailing = (
+        options.checksum
+        and "Content-Encoding" not in headers
+        and ctx.trailers.for_object(source.size)
+    )
     body, room = yield from take_task(source, 0, source.size)
     with room:
         response = yield from ctx.request(
@@ -103,17 +110,26 @@ def _single(
             headers=headers,
             body=body,
             send_crc32c=options.checksum,
+            crc32c_trailing=trailing,
         )
     crc = response.crc32c_sent if options.checksum else None
     try:
         raise_for(response, what, ctx.endpoint(bucket))
     except PreconditionFailedError:
+        if trailing:  # refused, maybe before all was sent
+            crc = yield from whole_crc32c_task(source)
         ours = yield from already_ours(ctx, bucket, key, source.size, crc, attempt)
         if ours is None:
             raise
         return ours
     answer = Headers(response.headers)
     confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
+    if trailing and not confirmed(response):
+        ctx.trailers.refused()
+        raise ChecksumMismatchError(
+            f"{what}: the service does not confirm the CRC32C, as it did before: it may have "
+            "stored something else, so put it again"
+        )
     meter.add(source.size)
     return result_of(answer, answer.etag, crc, source.size)
 

@@ -172,7 +172,7 @@ class Retries:
             return None if self._fixed_credentials else "expired_credentials"
         if status == 403 and (code in _CLOCK or not code) and self._correct_clock(call, response):
             return "clock_skew"
-        if code in _PASSING or status >= 500 or status == 408:
+        if code in _PASSING or (status >= 500 and status != 501) or status == 408:
             return "server_error"
         return None
 
