@@ -80,6 +80,7 @@ def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> Non
         "put",
         "get",
         "ls",
+        "completion",
     ):
         assert f"\n    {word} " in outcome.out
     for word in ("demo", "bench", "prune", "pin", "unpin", "forget", "delete-snapshot"):

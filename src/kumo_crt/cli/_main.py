@@ -12,6 +12,7 @@ import kumo_crt
 from kumo_crt.cli import (
     _bench,
     _care,
+    _completion,
     _demo,
     _errors,
     _export,
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
     "rm": _objects.rm,
     "demo": _demo.demo,
     "bench": _bench.bench,
+    "completion": _completion.completion,
 }
 
 

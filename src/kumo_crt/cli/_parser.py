@@ -18,6 +18,7 @@ from kumo_crt.cli._options import no_record as _no_record
 from kumo_crt.cli._options import snapshot as _snapshot
 from kumo_crt.cli._options import url as _url
 
+SHELLS = ("bash", "zsh", "fish")
 LEVELS = ("quick", "stored", "full", "restore")
 
 _EPILOG = """\
@@ -378,6 +379,16 @@ def build() -> _Parser:
         help="small requests at once; default: 16",
     )
     _dry_run(bench)
+
+    completing = command(
+        "completion",
+        "write a script that lets a shell complete command lines",
+        "Write a script that lets a shell complete commands and options; its first line says where "
+        "it goes",
+    )
+    completing.add_argument(
+        "shell", metavar="SHELL", nargs="?", choices=SHELLS, help=f"{', '.join(SHELLS)} (SHELL)"
+    )
     return parser
 
 
