@@ -15,21 +15,24 @@ import io
 import itertools
 import json
 import os
+import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rocksdict import Rdict
 
 import kumo_crt
 import kumo_crt.backup  # imported before the fork, not in each child
-from kumo_crt import _core
+from kumo_crt import _core, export
 from kumo_crt._engine import _scheduler
 from kumo_crt._engine._tasks import Call
-from kumo_crt.backup import _inflight
+from kumo_crt.backup import _inflight, _place
 from tests.backup.interleaving import without_waiting
 from tests.support import databases
 
@@ -182,7 +185,38 @@ def _conditions(order: dict[str, Any]) -> Iterator[None]:
                 raise OSError(22, "no exchange here")
 
             _core.exchange_paths = refuse  # type: ignore[assignment]
+        if "temporary" in order:
+            tempfile.tempdir = order["temporary"]
+        if "fill" in order:
+            _fill_later(**order["fill"])
         yield
+
+
+def _fill_later(path: str, leave: int, after_check: bool) -> None:
+    """Somebody else writes to the file system, until so many bytes are free.
+
+    Args:
+        path: The file that is written.
+        leave: Bytes that stay free.
+        after_check: Not before a look was taken at how much is free.
+    """
+
+    def fill() -> None:
+        space = os.statvfs(os.path.dirname(path))
+        size = max(0, space.f_bavail * space.f_frsize - leave)
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+
+    if not after_check:
+        fill()
+        return
+    check = _place.check_space
+
+    def checked(directory: Path, needed: int) -> None:
+        check(directory, needed)
+        fill()
+
+    _place.check_space = checked
 
 
 def _prepare(order: dict[str, Any]) -> Callable[[], object]:
@@ -194,6 +228,12 @@ def _prepare(order: dict[str, Any]) -> Callable[[], object]:
         repository = _repository(order)
         database = Rdict(arguments["path"])
         return lambda: repository.backup(database)
+    if work in ("export", "import_"):
+        client = kumo_crt.S3Client(**order["client"])
+        return lambda: getattr(export, work)(client=client, **arguments)
+    if work == "get_object":
+        client = kumo_crt.S3Client(**order["client"])
+        return lambda: client.get_object(**arguments)
     repository = _repository(order)
     return lambda: getattr(repository, work)(**arguments)
 
@@ -216,6 +256,9 @@ def _child(order: dict[str, Any], ready: int, answer: int) -> NoReturn:
                 fate.watch()
             os.write(ready, b"!")
             begun = time.monotonic()
+            if "largest_file" in order:
+                hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"], hard))
             try:
                 call()
             except kumo_crt.KumoError as error:

@@ -64,21 +64,39 @@ class Life:
         return [n for n, (kind, _) in enumerate(self.effects) if kind[0].isupper()]
 
 
+DISK_SIZE = 24 << 20
+
+
+def small_disk(directory: Path) -> list[str]:
+    """What to put before a command to which a directory is a small file system.
+
+    Without privileges: in namespaces of its own, where the system allows them.
+    """
+    mount = f'mount -t tmpfs -o size={DISK_SIZE} none "$0" && exec "$@"'
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    return [*alone, "sh", "-c", mount, str(directory)]
+
+
 class Mortals:
     """Starts processes that do one thing each; a context manager.
 
     Args:
         client: Arguments of their `kumo_crt.S3Client`.
+        disk: A directory that is a small file system of its own to them, and to nobody else.
     """
 
-    def __init__(self, client: dict[str, Any]) -> None:
+    def __init__(self, client: dict[str, Any], *, disk: Path | None = None) -> None:
+        self._disk = disk
         # One loop each: they are short.
         self._client = {**client, "event_loops": 1}
 
     def __enter__(self) -> Self:
         paths = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        program = [sys.executable, "-m", "tests.faults.mortal_process"]
+        if self._disk is not None:
+            program = [*small_disk(self._disk), *program]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.mortal_process"],
+            program,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment({"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}),
@@ -97,6 +115,10 @@ class Mortals:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+
+    def seen(self, path: Path) -> Path:
+        """How others reach something on the disk of these processes."""
+        return Path(f"/proc/{self._process.pid}/root{path}")
 
     def live(self, work: str, url: str = "", death: Death = NEVER, /, **order: Any) -> Life:
         """Lets a process do its work, or die at it.

@@ -16,6 +16,7 @@ from kumo_crt.backup import _delta, _families, _names, _place, _ranges, _thaw
 from kumo_crt.backup._families import Selection
 from kumo_crt.backup._fetch import DamagedError
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
+from kumo_crt.backup._room import room_in
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, NotFoundError, SnapshotNotFoundError
 
@@ -23,6 +24,10 @@ T = TypeVar("T")
 # Threads that read files again and sync them: disks like a few requests at once.
 _DISK_THREADS = 4
 _WHOLE_MANIFEST = ".whole-manifest"
+_FULL = (
+    "make room and run the restore again: it goes on where it was. The target is untouched; what "
+    "is there so far is in a hidden directory beside it"
+)
 
 
 class _Run(Protocol):
@@ -96,13 +101,17 @@ def restore(plan: RestorePlan) -> RestoreReport:
     if plan.dry_run:
         return _dry_run(plan, replaces)
     directory = _place.work_directory(target, plan.snapshot.id)
-    with _place.made(directory), ThreadPoolExecutor(_DISK_THREADS) as pool:
+    with (
+        room_in(directory, _FULL),
+        _place.made(directory),
+        ThreadPoolExecutor(_DISK_THREADS) as pool,
+    ):
         work = _Work(directory, pool)
         try:
             try:
                 _prepare(plan, work, replaces)
             except BaseException:
-                _leave_nothing(directory)
+                _leave_nothing(work)
                 raise
             downloaded = _fill(plan, work)
         except DamagedError as damage:
@@ -182,11 +191,12 @@ def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
     )
 
 
-def _leave_nothing(directory: Path) -> None:
+def _leave_nothing(work: _Work) -> None:
     """Removes the directory again, unless an earlier restore has brought something."""
     with contextlib.suppress(OSError):
-        _remove(directory / _WHOLE_MANIFEST)
-        directory.rmdir()
+        for name in (_WHOLE_MANIFEST, *work.reused):
+            _remove(work.directory / name)
+        work.directory.rmdir()
 
 
 def _keep_good(work: _Work) -> set[str]:

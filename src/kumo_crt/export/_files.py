@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from kumo_crt import _core
-from kumo_crt.exceptions import IntegrityError
+from kumo_crt.backup._room import no_room
+from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export._encoding import line_of, parse_line
 from kumo_crt.export._source import Entry
 
@@ -31,14 +32,28 @@ class _SstWriter:
     def __init__(self, path: Path) -> None:
         from rocksdict import Options, SstFileWriter
 
+        self._path = path
         self._writer: Any = SstFileWriter(Options(raw_mode=True))
-        self._writer.open(str(path))
+        try:
+            self._writer.open(str(path))
+        except Exception as error:
+            raise self._failure(error) from error
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._writer[key] = value
+        try:
+            self._writer[key] = value
+        except Exception as error:
+            raise self._failure(error) from error
 
     def finish(self) -> None:
-        self._writer.finish()
+        try:
+            self._writer.finish()
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> Exception:
+        full = no_room(error, self._path)
+        return full or RepositoryError(f"{self._path}: RocksDB cannot write it: {error}")
 
 
 class _LineWriter:

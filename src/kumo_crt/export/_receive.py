@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.backup._capture import database_lock, is_open_database, is_raw
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._results import SnapshotFile
+from kumo_crt.backup._room import no_room
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
@@ -73,7 +74,7 @@ def target_of(target: object) -> Iterator[Target]:
     if fresh:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
-        database = Rdict(os.fspath(path), options)
+        database = _created(partial(Rdict, os.fspath(path), options), path)
     else:
         if not (path / "CURRENT").is_file():
             raise RepositoryError(f"{path}: is not empty, and no RocksDB database")
@@ -83,7 +84,9 @@ def target_of(target: object) -> Iterator[Target]:
         try:
             database = Rdict(os.fspath(path))
         except Exception as error:
-            raise RepositoryError(f"{path}: cannot be opened: {error}") from error
+            raise no_room(error, path) or RepositoryError(
+                f"{path}: cannot be opened: {error}"
+            ) from error
     try:
         yield Target(database, path)
     except BaseException:
@@ -92,6 +95,20 @@ def target_of(target: object) -> Iterator[Target]:
             shutil.rmtree(path, ignore_errors=True)
         raise
     database.close()
+
+
+def _created(create: Callable[[], Any], path: Path) -> Any:
+    """Makes a new database; leaves nothing if that fails."""
+    was_there = path.exists()
+    try:
+        return create()
+    except Exception as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if was_there:
+            path.mkdir(exist_ok=True)
+        raise no_room(error, path) or RepositoryError(
+            f"{path}: no database can be made: {error}"
+        ) from error
 
 
 def is_fresh(path: Path) -> bool:
@@ -143,7 +160,9 @@ def take_in(target: Target, name: str, tables: list[Path]) -> None:
             options.set_move_files(True)
             family.ingest_external_file([str(table) for table in tables], options)
     except Exception as error:
-        raise RepositoryError(f"{target.path}: RocksDB refused the import: {error}") from error
+        raise no_room(error, target.path) or RepositoryError(
+            f"{target.path}: RocksDB refused the import: {error}"
+        ) from error
     finally:
         del family  # a handle keeps the database open, and the error keeps this frame
 

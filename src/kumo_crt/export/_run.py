@@ -13,7 +13,9 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Throttle
+from kumo_crt.backup import _place
 from kumo_crt.backup._layout import Location
+from kumo_crt.backup._room import room_in
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
 from kumo_crt.export import _receive
@@ -26,6 +28,15 @@ Progress = Callable[[int, int], object]
 _FILE_BYTES = 64 << 20
 # Each holds a file on the disk, which a database's machine may not have much of.
 _CONCURRENCY = 4
+
+_FULL = (
+    "make room, or name another temporary directory (TMPDIR), and run it again: an export is "
+    "written there before it is sent, a few files at once (max_concurrency). Nothing of it was kept"
+)
+_FULL_BESIDE = (
+    "make room and run it again: all files of an import are brought beside the database before it "
+    "takes them in. The database is as it was"
+)
 
 
 def export(
@@ -81,6 +92,7 @@ def export(
     keys = Range.of(prefix, start, stop)
     location = Location.parse(url)
     with (
+        room_in(tempfile.gettempdir(), _FULL),
         _client(client) as used,
         opened(source, column_family, keys, live=live, data_paths=data_paths) as found,
         contextlib.closing(found.entries) as entries,
@@ -157,9 +169,11 @@ def import_(
         name = column_family or info.column_family
         if dry_run and isinstance(target, str | os.PathLike) and _receive.is_fresh(Path(target)):
             return ImportReport(info, os.fspath(target), name, time.monotonic() - begun)
+        stack.enter_context(room_in("the database's file system", _FULL_BESIDE))
         found = stack.enter_context(_receive.target_of(target))
         _receive.check_family(found, name, add=add)
         if not dry_run:
+            _place.check_space(found.path.parent, info.total_bytes)
             scratch = stack.enter_context(_receive.scratch_beside(found.path))
             store = Store(used._open(), Location.parse(url))
             meter = Meter(progress, info.total_bytes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
+from kumo_crt.backup._room import no_room
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR
 
@@ -164,7 +165,9 @@ def _opened(directory: Path, manifest: _core.ManifestState, column_family: str) 
             access_type=access,
         )
     except Exception as error:
-        raise RepositoryError(f"the database cannot be opened for reading: {error}") from error
+        raise no_room(error, directory) or RepositoryError(
+            f"the database cannot be opened for reading: {error}"
+        ) from error
     try:
         yield database.get_column_family(column_family)
     finally:

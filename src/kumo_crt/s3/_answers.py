@@ -277,11 +277,25 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
             "the service up?"
         )
     if name.startswith(("AWS_ERROR_FILE", "AWS_ERROR_SHORT_BUFFER", "AWS_ERROR_OOM")):
-        return KumoError(f"{what}: {text}")
+        failure = KumoError(f"{what}: {text}")
+        failure.__cause__ = _system_error(text)
+        return failure
     if name == "AWS_ERROR_S3_CANCELED":
         # Nothing else does that below a caller who still wants to know.
         return KumoError(f"{what}: cancelled, as the interpreter is exiting")
     return TransportError(f"{what}: {text} ({name}), endpoint {endpoint}")
+
+
+def _system_error(text: str) -> OSError | None:
+    """The operating system's error that a text ends with."""
+    import errno  # rarely needed
+    import os
+
+    said = text.rpartition(": ")[2]
+    for number in errno.errorcode:
+        if os.strerror(number) == said:
+            return OSError(number, said)
+    return None
 
 
 def public_checksums(headers: Headers) -> Mapping[str, str]:

@@ -70,7 +70,16 @@ def get_task(
     if not isinstance(into, Path):
         return (yield from _receive(ctx, bucket, key, _sink_of(into), None, options))
     with temporary_beside(into) as (fd, temporary):
-        result = yield from _receive(ctx, bucket, key, (fd, 0), fd, options)
+        try:
+            result = yield from _receive(ctx, bucket, key, (fd, 0), fd, options)
+        except KumoError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or isinstance(cause, KumoError):
+                raise
+            # It is this machine's disk that failed, not the service.
+            cause.filename = str(into)
+            failure = KumoError(f"{into}: {error}")
+            raise failure from cause
         os.replace(temporary, into)
     return result
 

@@ -195,7 +195,11 @@ def copy_prefix(fd: int, target: Path, size: int) -> None:
         done = 0
         while done < size:
             # Positioned: the descriptor may be read from more than once.
-            count = os.sendfile(opened.fileno(), fd, done, size - done)
+            try:
+                count = os.sendfile(opened.fileno(), fd, done, size - done)
+            except OSError as error:
+                error.filename = os.fspath(target)
+                raise
             if count == 0:
                 raise MovedError(f"{target.name} became shorter")
             done += count

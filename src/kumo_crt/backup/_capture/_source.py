@@ -18,7 +18,13 @@ from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NO_LINKS, Workplace
+from kumo_crt.backup._room import room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
+
+_FULL = (
+    "make room and run it again. Nothing was sent: a state of the database has to be held first, "
+    "by links to its files and copies of its write-ahead logs, MANIFEST and OPTIONS"
+)
 
 
 def is_open_database(source: object) -> TypeGuard[Any]:
@@ -48,8 +54,11 @@ def capture(
         RepositoryError: It is no database, or files of it are missing.
     """
     with contextlib.ExitStack() as stack:
-        taken = stack.enter_context(_taken(source, live, data_paths))
-        yield stack.enter_context(mended(taken))
+        with room_in("the database's file system", _FULL):
+            taken = stack.enter_context(_taken(source, live, data_paths))
+        with room_in("the temporary directory", _FULL):
+            mended_one = stack.enter_context(mended(taken))
+        yield mended_one
 
 
 def _taken(
