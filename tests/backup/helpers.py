@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rocksdict import Rdict
+
 import kumo_crt
 from tests.support import databases
 from tests.support.databases import Entry
@@ -114,3 +116,17 @@ def names_in(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for member in value:
             yield from names_in(member)
+
+
+def bundles_of(snapshot: kumo_crt.Snapshot) -> set[str]:
+    """Keys of the bundles that hold files of a snapshot."""
+    return {key_of(file) for file in stored_files(snapshot) if file.offset is not None}
+
+
+def write_tables(path: Path, first: int, last: int, *, value_size: int = 300) -> None:
+    """A table file for every key."""
+    db = Rdict(str(path), databases.options(small_files=True))
+    for number in range(first, last):
+        databases.fill(db, number, number + 1, value_size=value_size)
+        db.flush()
+    db.close()
