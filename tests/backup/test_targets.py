@@ -125,7 +125,9 @@ def test_a_database_that_is_open_here(
     try:
         # A log line more is no change.
         files = {path.name for path in target.iterdir()}
-        with pytest.raises(kumo_crt.RepositoryLockedError, match="open in this process"):
+        with pytest.raises(
+            kumo_crt.RepositoryLockedError, match="open in this process: close it first"
+        ):
             filled.restore(target, overwrite=overwrite)
         assert {path.name for path in target.iterdir()} == files
         # Its lock is still held: nobody else can open it.

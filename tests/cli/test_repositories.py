@@ -173,7 +173,7 @@ def test_an_open_database(kumo: Run, repository: str, database: Path, tmp_path: 
         assert document["snapshot"]["sequence_number"] == db.latest_sequence_number()
         assert kumo("backup", database, repository, "--dry-run").code == 0
         outcome = kumo("restore", repository, database, "--overwrite", "--json")
-        outcome.failed(11, str(database))
+        outcome.failed(11, str(database), "open in another process: close it there first")
         assert outcome.document["error"]["type"] == "RepositoryLockedError"
     finally:
         db.close()
@@ -208,8 +208,9 @@ def test_a_target_with_a_database_needs_overwrite(
 
 
 def test_no_database(kumo: Run, repository: str, tmp_path: Path) -> None:
-    kumo("backup", tmp_path / "nothing", repository).failed(1, "nothing")
-    kumo("backup", tmp_path, repository).failed(1, "no database")
+    kumo("backup", tmp_path / "nothing", repository).failed(1, "nothing: no such directory\n")
+    kumo("backup", __file__, repository).failed(1, "test_repositories.py: is no directory\n")
+    kumo("backup", tmp_path, repository).failed(1, "no database: there is no CURRENT file")
 
 
 def test_another_environment_is_refused(kumo: Run, boto: Any, bucket: str, database: Path) -> None:
@@ -278,6 +279,8 @@ def test_verbose_logs_and_debug_shows_tracebacks(kumo: Run, repository: str, buc
     info = kumo("snapshots", repository, "-v")
     assert info.code == 0
     assert "DEBUG" not in info.err
+    assert "requests (GetObject " in info.err
+    assert "ListObjectsV2 " in info.err
 
 
 @pytest.mark.servers("seaweed-https")

@@ -152,7 +152,7 @@ class TestLimits:
         fake.default = Answer(400, error_document("ExpiredToken"))
         with (
             _client(fake, session_token="old") as client,
-            pytest.raises(kumo_crt.CredentialsError, match="get new credentials") as caught,
+            pytest.raises(kumo_crt.CredentialsError, match="Get new credentials") as caught,
         ):
             client.put_object("bucket", "key", b"content")
         assert isinstance(caught.value, kumo_crt.AccessDeniedError)

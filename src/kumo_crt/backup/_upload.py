@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_t
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import RepositoryError
 
+_log = logging.getLogger("kumo_crt.backup")
 # How often it is looked up what is there, if snapshots are removed meanwhile.
 _LOOK_UPS = 5
 
@@ -100,6 +102,16 @@ def _look_up(plan: BackupPlan) -> Task[None]:
         plan.condemned,
         plan.limits,
         plan.store.key is not None,
+    )
+    _log.info(
+        "%s: at sequence number %d; of %d files %d are stored, as %s; %d go alone, %d bundles",
+        plan.capture.db_id,
+        plan.capture.sequence_number,
+        len(plan.capture.files),
+        len(plan.packing.reused),
+        " and ".join(plan.packing.sources()) or "no snapshot",
+        len(plan.packing.alone),
+        len(plan.packing.bundles),
     )
 
 

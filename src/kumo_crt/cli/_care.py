@@ -138,6 +138,9 @@ def repair(args: argparse.Namespace, output: Output) -> int:
             ],
         )
     what = "dry run: would repair" if args.dry_run else "repaired"
+    if not result.repaired and result.ok:
+        output.message(f"nothing is damaged ({args.level}); {format_seconds(result.seconds)}")
+        return errors.DONE
     output.message(
         f"{what} {count_of(len(result.repaired), 'object')}, "
         f"{format_bytes(sum(item.size for item in result.repaired))}; "

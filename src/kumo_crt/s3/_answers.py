@@ -214,11 +214,11 @@ def _error_from(
     code = text_of(root, "Code") if root is not None else ""
     code = code or _CODES_BY_STATUS.get(status, str(status))
     message = text_of(root, "Message") if root is not None else ""
-    hint = _HINTS.get(code)
+    hint = _HINTS.get(code, "")
     region = region or (text_of(root, "Region") if root is not None else "")
     if region and hint:
         hint += f" to {region}"
-    parts = [f"{what}: {message or code}", hint or ""]
+    parts = [f"{what}: {message or code}", f"{hint[:1].upper()}{hint[1:]}"]
     request_id = request_id or (text_of(root, "RequestId") if root is not None else "")
     kind = error_class(code, status)
     return kind(code, status, ". ".join(part.rstrip(".") for part in parts if part), request_id)

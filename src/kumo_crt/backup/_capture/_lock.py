@@ -27,8 +27,15 @@ def open_here(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def database_lock(directory: Path) -> Iterator[None]:
+def database_lock(
+    directory: Path, *, here: str = "close it first", elsewhere: str = "close it there first"
+) -> Iterator[None]:
     """Holds RocksDB's LOCK, if there is one, so that nobody opens the database meanwhile.
+
+    Args:
+        directory: The database's.
+        here: What to do if this process has it open.
+        elsewhere: What to do if another one has.
 
     Raises:
         RepositoryLockedError: Somebody has it open.
@@ -40,9 +47,7 @@ def database_lock(directory: Path) -> Iterator[None]:
     # POSIX locks are the process's: taking the one of our own open database would succeed, and
     # letting it go would unlock that database.
     if open_here(path):
-        raise RepositoryLockedError(
-            f"{directory}: the database is open in this process: pass the open Rdict itself"
-        )
+        raise RepositoryLockedError(f"{directory}: the database is open in this process: {here}")
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         try:
@@ -51,8 +56,7 @@ def database_lock(directory: Path) -> Iterator[None]:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
             raise RepositoryLockedError(
-                f"{directory}: the database is open in another process: capture it from outside "
-                "(live=True), make the backup there with its open Rdict, or close it"
+                f"{directory}: the database is open in another process: {elsewhere}"
             ) from None
         yield
     finally:

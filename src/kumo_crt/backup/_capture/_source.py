@@ -71,8 +71,10 @@ def _taken(
     # Resolved, because hard links are possible only on the file system that the files are on.
     directory = Path(source).resolve()
     if not (directory / "CURRENT").is_file():
-        what = "no database" if directory.is_dir() else "no such directory"
-        raise RepositoryError(f"{directory}: {what}: there is no CURRENT file in it")
+        what = "no database: there is no CURRENT file in it"
+        if not directory.is_dir():
+            what = "is no directory" if directory.exists() else "no such directory"
+        raise RepositoryError(f"{directory}: {what}")
     places = places_of(directory, data_paths)
     if not (directory / "LOCK").exists():
         # A checkpoint: nobody has opened it, and nothing changes it.
@@ -154,7 +156,14 @@ def _linked(places: Places) -> Iterator[Capture]:
     """
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(contextlib.ExitStack())
-        lock.enter_context(database_lock(places.directory))
+        lock.enter_context(
+            database_lock(
+                places.directory,
+                here="pass the open Rdict itself, or live=True",
+                elsewhere="capture it from outside (live=True), make the backup there with its "
+                "open Rdict, or close it",
+            )
+        )
         state = read_state(places, temporary=False)
         workplace = stack.enter_context(Workplace(places.directory))
         try:
