@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import kumo_crt
 from tests.backup.boundaries import Sent, watched
 from tests.backup.helpers import leftovers
+from tests.backup.interleaving import without_waiting
 from tests.faults.judge import Judge, expected_tree, tree
 from tests.faults.seeds import case, chances, done, scaled
-from tests.faults.stage import PART, write_large
+from tests.faults.stage import PART, later, write_first, write_large, write_second
 from tests.support import databases
 from tests.support.mortal_server import MortalServer
 
@@ -51,6 +54,19 @@ class World:
         self.clients.append(kumo_crt.S3Client(**arguments))
         return self.clients[-1]
 
+    def revive(self) -> None:
+        """Starts the server again, and waits until it has found its data."""
+        self.server.revive()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.judge.get("probe")
+            except ClientError:
+                assert time.monotonic() < deadline, "SeaweedFS has not found its data again"
+                time.sleep(0.05)
+            else:
+                return
+
 
 @pytest.fixture(scope="module")
 def world(memory: Path) -> Iterator[World]:
@@ -63,6 +79,7 @@ def world(memory: Path) -> Iterator[World]:
     with MortalServer(directory=memory) as server:
         boto = server.described().boto3_client()
         boto.create_bucket(Bucket="outages")
+        boto.put_object(Bucket="outages", Key="probe", Body=b"here")
         found = World(server, Judge(boto, "outages"), path, truth, directory)
         yield found
         for client in found.clients:
@@ -98,7 +115,7 @@ def _revived_soon(world: World) -> tuple[Callable[[], None], list[threading.Thre
     threads: list[threading.Thread] = []
 
     def act() -> None:
-        threads.append(threading.Thread(target=world.server.revive))
+        threads.append(threading.Thread(target=world.revive))
         threads[-1].start()
 
     return act, threads
@@ -124,17 +141,18 @@ def test_a_backup_ends_and_the_next_goes_on(world: World, number: int) -> None:
     name = f"ends-{number}"
     part = chances("outage", "backup", number).randint(2, _PARTS)
     with case(number, f"killed at part {part}"):
+        kumo_crt.Repository.create(f"s3://outages/{name}", client=world.client())
         first = world.client(max_connections=1, max_attempts=2)
-        repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=first)
+        repository = _repository(world, name, first)
         with (
-            _killed(world, first, "UploadPart", part, lambda: None),
+            _killed(world, first, "UploadPart", part, _nothing),
             pytest.raises(kumo_crt.TransportError) as caught,
         ):
             repository.backup(world.path)
         assert "no answer from http://127.0.0.1:" in str(caught.value)
         assert "Is the endpoint URL right, and the service up?" in str(caught.value)
         assert leftovers(world.path.parent) == []
-        world.server.revive()
+        world.revive()
         assert world.judge.look(f"{name}/").snapshots == set()
         kept = _parts_sent(first)
         second = world.client()
@@ -168,9 +186,11 @@ def test_a_backup_waits_for_the_server(world: World, number: int) -> None:
 def test_a_restore(world: World, number: int, comes_back: bool) -> None:
     name = f"restore-{number}-{comes_back}"
     request = chances("outage", "restore", number, comes_back).randint(3, _PARTS + 3)
+    patient = world.client()
+    kumo_crt.Repository.create(f"s3://outages/{name}", client=patient)
+    snapshot = _repository(world, name, patient).backup(world.path)
     client = world.client(max_attempts=None if comes_back else 2)
-    repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=client)
-    snapshot = repository.backup(world.path)
+    repository = _repository(world, name, client)
     target = world.directory / f"{name}-target"
     databases.make_one_key(target)
     before = tree(target)
@@ -183,14 +203,62 @@ def test_a_restore(world: World, number: int, comes_back: bool) -> None:
             done["servers killed during a restore, which went on"] += 1
         else:
             with (
-                _killed(world, client, "GetObject", request, lambda: None),
+                _killed(world, client, "GetObject", request, _nothing),
                 pytest.raises(kumo_crt.TransportError, match="no answer from http"),
             ):
                 repository.restore(target, overwrite=True)
             assert tree(target) == before
-            world.server.revive()
-            repository.restore(target, overwrite=True)
+            world.revive()
+            _repository(world, name, world.client()).restore(target, overwrite=True)
             done["servers killed during a restore, which ended"] += 1
         assert tree(target) == expected_tree(world.judge.look(f"{name}/").manifests[snapshot.id])
         assert databases.read_all(target) == world.truth
         assert leftovers(world.directory) == []
+
+
+@pytest.mark.parametrize("comes_back", [False, True], ids=["ends", "waits"])
+def test_a_verification_and_a_prune(world: World, comes_back: bool) -> None:
+    """What was deleted is deleted, what is to stay is there, and the next prune does the rest."""
+    name = f"prune-{comes_back}"
+    kumo_crt.Repository.create(f"s3://outages/{name}", client=world.client())
+    client = world.client(max_attempts=None if comes_back else 2)
+    repository = _repository(world, name, client)
+    other = world.directory / f"{name}-other"
+    write_first(other)
+    old = repository.backup(other)
+    write_second(other)
+    new = repository.backup(other)
+    chance = chances("outage", "prune", comes_back)
+    act, threads = _revived_soon(world)
+    with _killed(world, client, "GetObject", chance.randint(4, 8), act if comes_back else _nothing):
+        if comes_back:
+            assert repository.verify("all", level="full", record=False).ok
+        else:
+            with pytest.raises(kumo_crt.TransportError, match="no answer from http"):
+                repository.verify("all", level="full", record=False)
+            world.revive()
+    patient = _repository(world, name, world.client())
+    with without_waiting():
+        patient.prune(keep_last=1)  # marks
+        request = chance.randint(2, 10)
+        with _killed(world, client, "", request, act if comes_back else _nothing):
+            if comes_back:
+                repository.prune(keep_last=1)
+            else:
+                with pytest.raises(kumo_crt.TransportError, match="no answer from http"):
+                    repository.prune(keep_last=1)
+                world.revive()
+    for thread in threads:
+        thread.join()
+    assert new.id in world.judge.look(f"{name}/").snapshots
+    with later():
+        for _ in range(2):
+            patient.prune(keep_last=1)
+    found = world.judge.look(f"{name}/")
+    assert found.snapshots == {new.id} != {old.id}
+    assert found.below("data/") == found.named()
+    done["servers killed during a verification or a prune"] += 2
+
+
+def _nothing() -> None:
+    """The server stays away."""

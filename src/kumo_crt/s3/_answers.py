@@ -266,12 +266,13 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
             f"{what}: no secure connection to {endpoint}: {text} ({name}). If its certificate is "
             "signed by your own CA, name the CA's file with ca_file or AWS_CA_BUNDLE"
         )
-    if name.startswith("AWS_IO_DNS"):
+    # With all addresses of a host known to be dead, the resolver has none to give.
+    if name.startswith("AWS_IO_DNS") and not _is_address(endpoint):
         return TransportError(
             f"{what}: {endpoint} has no address: {text} ({name}). Look at the endpoint URL and at "
             "the name server"
         )
-    if name.startswith(("AWS_IO_SOCKET", "AWS_ERROR_HTTP")):
+    if name.startswith(("AWS_IO_SOCKET", "AWS_IO_DNS", "AWS_ERROR_HTTP")):
         return TransportError(
             f"{what}: no answer from {endpoint}: {text} ({name}). Is the endpoint URL right, and "
             "the service up?"
@@ -284,6 +285,18 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
         # Nothing else does that below a caller who still wants to know.
         return KumoError(f"{what}: cancelled, as the interpreter is exiting")
     return TransportError(f"{what}: {text} ({name}), endpoint {endpoint}")
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether an endpoint is named by its address, which needs no name server."""
+    import ipaddress  # rarely needed
+    from urllib.parse import urlsplit
+
+    try:
+        ipaddress.ip_address(urlsplit(endpoint).hostname or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _system_error(text: str) -> OSError | None:
