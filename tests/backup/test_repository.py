@@ -96,9 +96,9 @@ def test_repositories_beside_each_other(s3: kumo_crt.S3Client, bucket: str, make
 @pytest.mark.servers("seaweed-http")
 def test_missing_bucket(s3: kumo_crt.S3Client, make: Make) -> None:
     nowhere = "s3://there-is-no-such-bucket/kv"
-    with pytest.raises(kumo_crt.NotFoundError, match="create the bucket"):
+    with pytest.raises(kumo_crt.NotFoundError, match="Create the bucket"):
         kumo_crt.Repository.create(nowhere, client=s3)
-    with pytest.raises(kumo_crt.NotFoundError, match="create the bucket"):
+    with pytest.raises(kumo_crt.NotFoundError, match="Create the bucket"):
         kumo_crt.Repository.open(nowhere, client=s3)
     with pytest.raises(kumo_crt.NotFoundError):
         kumo_crt.Repository(nowhere, client=s3).backup(make("one_key"))
