@@ -42,7 +42,11 @@ def _lists(proxy: FaultProxy) -> list[str]:
 
 
 def test_an_unchanged_database_of_many_files(
-    counted: kumo_crt.Repository, proxy: FaultProxy, tmp_path: Path
+    counted: kumo_crt.Repository,
+    s3_via_proxy: kumo_crt.S3Client,
+    bucket: str,
+    proxy: FaultProxy,
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "database"
     db = Rdict(str(path), databases.options(small_files=True))
@@ -57,6 +61,12 @@ def test_an_unchanged_database_of_many_files(
     assert len(proxy.requests) <= 10, [f"{r.method} {r.target}" for r in proxy.requests]
     assert [r for r in proxy.requests if "/data/" in r.target] == []
     assert not any("data%2F" in target for target in _lists(proxy))
+
+    # Also when the repository is opened for it, as by the command.
+    proxy.requests.clear()
+    with kumo_crt.Repository.open(url(bucket), client=s3_via_proxy) as opened:
+        assert opened.backup(db).uploaded_bytes == 0
+    assert len(proxy.requests) <= 10, [f"{r.method} {r.target}" for r in proxy.requests]
 
     # One file more costs one object more.
     db[b"new"] = b"new"

@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 from kumo_crt import _engine
 from kumo_crt._engine import Task
 from kumo_crt.backup import _known, _layout, _manifest, _pins, _sealing
+from kumo_crt.backup._inflight import ServiceClock
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -28,6 +29,8 @@ from kumo_crt.s3._budget import Budget
 
 T = TypeVar("T")
 DEFAULT_CONCURRENCY = 8
+# Seconds.
+_JUST = 10.0
 
 
 class RepositoryBase:
@@ -51,6 +54,7 @@ class RepositoryBase:
         self._owned = client is None
         self._client = client if client is not None else S3Client()
         self._config: _manifest.Config | None = None
+        self._just_read: tuple[_manifest.Config, ServiceClock] | None = None
         self._given_key = encryption_key
         # The key that everything in the repository is sealed with, once that is certain.
         self._key: Key | None = None
@@ -150,7 +154,8 @@ class RepositoryBase:
             encryption_key=encryption_key,
         )
         try:
-            repository._load()
+            config, told = repository._load()
+            repository._just_read = (config, ServiceClock(told))
         except BaseException:
             repository.close()
             raise
@@ -168,6 +173,13 @@ class RepositoryBase:
         return self._client._run(task)
 
     def _load(self) -> tuple[_manifest.Config, datetime]:
+        """The configuration, and the service's time.
+
+        What `open` has just read is not read again by what comes next: it never changes.
+        """
+        just_read, self._just_read = self._just_read, None
+        if just_read is not None and just_read[1].age() < _JUST:
+            return just_read[0], just_read[1].now().replace(microsecond=0)  # as services tell it
         found = self._run(self._store().config())
         if found is None:
             raise SnapshotNotFoundError(

@@ -65,6 +65,10 @@ class ServiceClock:
         self._told = told
         self._since = boottime()
 
+    def age(self) -> float:
+        """Seconds since it was told."""
+        return boottime() - self._since
+
     def now(self) -> datetime:
         """The time."""
         return self._told + timedelta(seconds=boottime() - self._since)
