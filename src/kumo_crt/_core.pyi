@@ -164,6 +164,9 @@ class Response:
     def truncated(self) -> bool:
         """Whether ``stop_after`` cut the body; ``body`` then has room for all of it."""
     @property
+    def signed_with(self) -> int:
+        """Which credentials it was signed with, see `Client.credentials_expired`."""
+    @property
     def crc32c_sent(self) -> int: ...
     @property
     def crc32c_received(self) -> int: ...
@@ -219,6 +222,7 @@ class Client:
         sink: object,
         crc32c_of_response: bool,
         stop_after: int,
+        any_credentials: bool,
     ) -> Operation:
         """Starts a request.
 
@@ -236,12 +240,15 @@ class Client:
             sink: None (native memory), ``"discard"``, a writable buffer, or ``(fd, offset)``.
             crc32c_of_response: Computes the CRC32C of the body received.
             stop_after: Where to cut an answer that is at least twice as long; 0: nowhere.
+            any_credentials: Whether those that are about to expire will do, if need be.
         """
     def set_clock_offset(self, milliseconds: int) -> None:
         """Sets what to add to this machine's clock when requests are signed."""
     @property
     def clock_offset(self) -> int:
         """What is added to it, in milliseconds."""
+    def credentials_expired(self, signed_with: int) -> None:
+        """Has the credentials fetched again that an answer says have expired."""
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Counters and latencies by S3 operation, and the state of the connections."""
     @property

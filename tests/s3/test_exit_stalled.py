@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from tests.s3.test_exit import EXIT_SECONDS
 from tests.support.processes import start_python
+from tests.support.token_gateway import Issuer
 
 _START = """
     import asyncio, os, sys, threading, time
@@ -21,9 +23,12 @@ _START = """
     endpoint, path = sys.argv[1:]
     part = 5 << 20
     settings = dict(
-        region="us-east-1", part_size=part, multipart_threshold=part, max_connections=4,
-        access_key_id="AKEXAMPLE", secret_access_key="example-secret",
+        region="us-east-1", part_size=part, multipart_threshold=part, max_connections=4
     )
+    if "AWS_CONFIG_FILE" in os.environ:
+        settings |= dict(profile="temporary")
+    else:
+        settings |= dict(access_key_id="AKEXAMPLE", secret_access_key="example-secret")
     large = bytes(4 * part)
 
     def in_thread(function):
@@ -138,8 +143,15 @@ def _ends(
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             before = time.monotonic()
-            _, err = process.communicate("go\n", timeout=30)
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.close()
+            # Not for its streams: a credential process may hold them.
+            process.wait(30)
             seconds = time.monotonic() - before
+            assert process.stderr is not None
+            told = select.select([process.stderr], [], [], 0)[0]
+            err = os.read(process.stderr.fileno(), 100_000).decode() if told else ""
         finally:
             process.kill()
     print(f"exit: {seconds:.2f} s")
@@ -165,4 +177,15 @@ def test_no_name_server(no_names: str, tmp_path: Path, program: str) -> None:
     seconds, _ = _ends(
         _PROGRAMS[program], "http://nowhere.example:80", tmp_path, {"LD_PRELOAD": preload}
     )
+    assert seconds < EXIT_SECONDS
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+def test_no_credentials(silent: str, tmp_path: Path, program: str) -> None:
+    directory = tmp_path / "issuer"
+    directory.mkdir()
+    # It outlives the program; not by much.
+    issuer = Issuer(directory, 3600, wait=12)
+    seconds, _ = _ends(_PROGRAMS[program], silent, tmp_path, issuer.environment)
+    assert issuer.runs > 0
     assert seconds < EXIT_SECONDS

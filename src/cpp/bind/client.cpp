@@ -19,6 +19,25 @@ namespace {
 // How often a waiting thread looks for signals: the upper bound of Ctrl-C's delay.
 constexpr auto kSignalSlice = std::chrono::milliseconds(50);
 
+// A client as Python holds it. Its teardown may wait for others, so not with the GIL; pybind11's
+// own means for that (release_gil_before_calling_cpp_dtor) crashes where a daemon thread does it at
+// the end of the interpreter, see gil.hpp.
+class BoundClient {
+ public:
+  explicit BoundClient(std::shared_ptr<s3::Client> client) : client_(std::move(client)) {}
+  ~BoundClient() {
+    const GilReleased released;
+    client_.reset();
+  }
+  BoundClient(const BoundClient&) = delete;
+  BoundClient& operator=(const BoundClient&) = delete;
+
+  [[nodiscard]] const std::shared_ptr<s3::Client>& get() const noexcept { return client_; }
+
+ private:
+  std::shared_ptr<s3::Client> client_;
+};
+
 // An operation with the Python memory it borrows.
 class BoundOperation {
  public:
@@ -127,7 +146,7 @@ std::vector<std::uint64_t> take(async::CompletionQueue& queue, double timeout) {
   }
 }
 
-std::shared_ptr<s3::Client> make_client(
+std::unique_ptr<BoundClient> make_client(
     const std::string& region, const std::string& ca_file, bool verify, bool anonymous,
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
     std::optional<std::string> session_token, std::optional<std::string> profile, std::string proxy,
@@ -144,8 +163,12 @@ std::shared_ptr<s3::Client> make_client(
   options.event_loops = event_loops;
   options.connect_timeout_ms = connect_timeout_ms;
   options.stall_timeout_s = stall_timeout_s;
-  const GilReleased released;
-  return s3::Client::create(options);
+  std::shared_ptr<s3::Client> made;
+  {
+    const GilReleased released;
+    made = s3::Client::create(options);
+  }
+  return std::make_unique<BoundClient>(std::move(made));
 }
 
 s3::Sink make_sink(const py::object& sink, BufferView& view) {
@@ -172,14 +195,14 @@ s3::Body make_body(const py::object& body, BufferView& view) {
   return s3::MemoryBody{static_cast<const std::uint8_t*>(view.data()), view.size()};
 }
 
-std::unique_ptr<BoundOperation> submit(const std::shared_ptr<s3::Client>& client,
+std::unique_ptr<BoundOperation> submit(const BoundClient& client,
                                        const std::shared_ptr<async::CompletionQueue>& queue,
                                        std::uint64_t id, std::string operation, std::string method,
                                        std::string endpoint, std::string target,
                                        s3::Headers headers, const py::object& body,
                                        bool send_crc32c, bool crc32c_trailing,
                                        const py::object& sink, bool crc32c_of_response,
-                                       std::uint64_t stop_after) {
+                                       std::uint64_t stop_after, bool any_credentials) {
   BoundOperation::collect_orphans();
   BufferView body_view;
   BufferView sink_view;
@@ -195,7 +218,8 @@ std::unique_ptr<BoundOperation> submit(const std::shared_ptr<s3::Client>& client
   request.sink = make_sink(sink, sink_view);
   request.crc32c_of_response = crc32c_of_response;
   request.stop_after = stop_after;
-  auto native = std::make_shared<s3::Operation>(client, std::move(request), queue, id);
+  request.any_credentials = any_credentials;
+  auto native = std::make_shared<s3::Operation>(client.get(), std::move(request), queue, id);
   auto bound = std::make_unique<BoundOperation>(native, std::move(body_view), std::move(sink_view));
   const GilReleased released;
   native->start();
@@ -216,7 +240,8 @@ py::dict quantiles(const s3::Histogram& histogram) {
   return out;
 }
 
-py::dict metrics_of(s3::Client& client) {
+py::dict metrics_of(const BoundClient& bound) {
+  s3::Client& client = *bound.get();
   std::map<std::string, s3::OperationMetrics, std::less<>> operations;
   s3::Client::Connections connections;
   {
@@ -259,21 +284,31 @@ void register_client(py::module_& m) {
       .def("take", &take, "timeout"_a)
       .def("fileno", &async::CompletionQueue::fileno);
 
-  // Destroying a client or an operation can wait for native teardown: without the GIL.
-  py::class_<s3::Client, std::shared_ptr<s3::Client>>(m, "Client",
-                                                      py::release_gil_before_calling_cpp_dtor())
+  py::class_<BoundClient>(m, "Client")
       .def(py::init(&make_client), py::kw_only(), "region"_a, "ca_file"_a, "verify"_a,
            "anonymous"_a, "access_key_id"_a, "secret_access_key"_a, "session_token"_a, "profile"_a,
            "proxy"_a, "max_connections"_a, "event_loops"_a, "connect_timeout_ms"_a,
            "stall_timeout_s"_a)
       .def("submit", &submit, "queue"_a, "call_id"_a, py::kw_only(), "operation"_a, "method"_a,
            "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "crc32c_trailing"_a,
-           "sink"_a, "crc32c_of_response"_a, "stop_after"_a)
-      .def("set_clock_offset", &s3::Client::set_clock_offset, "milliseconds"_a)
-      .def_property_readonly("clock_offset", &s3::Client::clock_offset)
+           "sink"_a, "crc32c_of_response"_a, "stop_after"_a, "any_credentials"_a)
+      .def(
+          "credentials_expired",
+          [](const BoundClient& client, std::uint64_t generation) {
+            client.get()->credentials().expired(generation);
+          },
+          "signed_with"_a, py::call_guard<GilReleased>())
+      .def(
+          "set_clock_offset",
+          [](const BoundClient& client, std::int64_t offset) {
+            client.get()->set_clock_offset(offset);
+          },
+          "milliseconds"_a)
+      .def_property_readonly("clock_offset",
+                             [](const BoundClient& client) { return client.get()->clock_offset(); })
       .def("metrics", &metrics_of)
-      .def_property_readonly("tls_established", [](const s3::Client& client) {
-        return client.watch()->succeeded.load(std::memory_order_relaxed);
+      .def_property_readonly("tls_established", [](const BoundClient& client) {
+        return client.get()->watch()->succeeded.load(std::memory_order_relaxed);
       });
 
   py::class_<BoundOperation>(m, "Operation")
@@ -318,6 +353,8 @@ void register_client(py::module_& m) {
                              [](const BoundResponse& r) { return py::bytes(r.value.error_body); })
       .def_property_readonly("received", [](const BoundResponse& r) { return r.value.received; })
       .def_property_readonly("truncated", [](const BoundResponse& r) { return r.value.truncated; })
+      .def_property_readonly("signed_with",
+                             [](const BoundResponse& r) { return r.value.signed_with; })
       .def_property_readonly("crc32c_sent",
                              [](const BoundResponse& r) { return r.value.crc32c_sent; })
       .def_property_readonly("crc32c_received",

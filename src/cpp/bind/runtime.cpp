@@ -29,6 +29,7 @@ bool shutdown(double timeout) {
   const crt::Deadline deadline(milliseconds(timeout));
   if (crt::Runtime::forked()) return true;  // the threads are the parent's
   bool clean = s3::cancel_all(deadline);
+  clean = s3::wait_for_clients(deadline) && clean;
   clean = http::wait_for_pools(deadline) && clean;
   clean = async::IoThreads::instance().stop(deadline) && clean;
   clean = crt::Runtime::shutdown(deadline) && clean;

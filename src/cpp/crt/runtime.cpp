@@ -126,37 +126,4 @@ TlsContext new_tls_context(const std::string& ca_file, bool verify) {
       check_ptr(aws_tls_client_ctx_new(aws_default_allocator(), &options), "making a TLS context"));
 }
 
-CredentialsProvider new_credentials_provider(const Runtime& runtime,
-                                             const CredentialsOptions& options, aws_tls_ctx* tls) {
-  aws_allocator* allocator = aws_default_allocator();
-  aws_credentials_provider* provider = nullptr;
-  if (options.anonymous) {
-    provider = aws_credentials_provider_new_anonymous(allocator, nullptr);
-  } else if (options.access_key_id && options.secret_access_key) {
-    aws_credentials_provider_static_options fixed{};
-    fixed.access_key_id = cursor(*options.access_key_id);
-    fixed.secret_access_key = cursor(*options.secret_access_key);
-    if (options.session_token) fixed.session_token = cursor(*options.session_token);
-    provider = aws_credentials_provider_new_static(allocator, &fixed);
-  } else if (options.profile) {
-    aws_credentials_provider_profile_options profile{};
-    profile.profile_name_override = cursor(*options.profile);
-    profile.bootstrap = runtime.bootstrap();
-    profile.tls_ctx = tls;
-    aws_credentials_provider* source = aws_credentials_provider_new_profile(allocator, &profile);
-    if (source == nullptr) throw_last(("reading the profile " + *options.profile).c_str());
-    CredentialsProvider owned(source);
-    aws_credentials_provider_cached_options cached{};
-    cached.source = source;
-    cached.refresh_time_in_milliseconds = 900'000;  // the default chain's interval
-    provider = aws_credentials_provider_new_cached(allocator, &cached);
-  } else {
-    aws_credentials_provider_chain_default_options chain{};
-    chain.bootstrap = runtime.bootstrap();
-    chain.tls_ctx = tls;
-    provider = aws_credentials_provider_new_chain_default(allocator, &chain);
-  }
-  return CredentialsProvider(check_ptr(provider, "making the credentials provider"));
-}
-
 }  // namespace kumo::crt

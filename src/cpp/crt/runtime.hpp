@@ -1,6 +1,5 @@
 #pragma once
 
-#include <aws/auth/credentials.h>
 #include <aws/io/channel_bootstrap.h>
 #include <aws/io/event_loop.h>
 #include <aws/io/host_resolver.h>
@@ -8,7 +7,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "crt/deadline.hpp"
@@ -20,7 +18,6 @@ using EventLoopGroup = Handle<aws_event_loop_group, aws_event_loop_group_release
 using HostResolver = Handle<aws_host_resolver, aws_host_resolver_release>;
 using ClientBootstrap = Handle<aws_client_bootstrap, aws_client_bootstrap_release>;
 using TlsContext = Handle<aws_tls_ctx, aws_tls_ctx_release>;
-using CredentialsProvider = Handle<aws_credentials_provider, aws_credentials_provider_release>;
 
 // The library, its event loops, resolver and bootstrap: one per process, made when the first
 // client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
@@ -59,17 +56,5 @@ void init_libraries();
 
 // A client TLS context. `ca_file` empty: the system's trust store. Throws crt::Error.
 TlsContext new_tls_context(const std::string& ca_file, bool verify);
-
-struct CredentialsOptions {
-  bool anonymous = false;
-  std::optional<std::string> access_key_id;
-  std::optional<std::string> secret_access_key;
-  std::optional<std::string> session_token;
-  std::optional<std::string> profile;
-};
-
-// Static, profile, anonymous or the AWS default chain, in the order of what is set.
-CredentialsProvider new_credentials_provider(const Runtime& runtime,
-                                             const CredentialsOptions& options, aws_tls_ctx* tls);
 
 }  // namespace kumo::crt

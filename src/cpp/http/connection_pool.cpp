@@ -16,9 +16,6 @@ namespace {
 // S3 closes connections that were idle for a few seconds more than this.
 constexpr std::uint64_t kIdleMs = 15'000;
 
-// How long to wait for those who keep a pool.
-constexpr std::chrono::milliseconds kKeptTime{500};
-
 struct Live {
   std::mutex mutex;
   std::condition_variable changed;
@@ -193,9 +190,7 @@ aws_http_manager_metrics ConnectionPool::metrics() const noexcept {
 
 bool wait_for_pools(const crt::Deadline& deadline) {
   Live& state = live();
-  const crt::Deadline kept(std::min<std::chrono::nanoseconds>(kKeptTime, deadline.left()));
   std::unique_lock lock(state.mutex);
-  state.changed.wait_until(lock, kept.at(), [&] { return state.kept == 0; });
   return state.changed.wait_until(lock, deadline.at(), [&] {
     return state.closing <= state.kept;
   }) && state.kept == 0;

@@ -58,9 +58,8 @@ class ConnectionPool {
   crt::Handle<aws_http_connection_manager, aws_http_connection_manager_release> manager_;
 };
 
-// Waits until all pools and their connections are gone. Pools that somebody keeps are given little
-// time: a thread that does so (in Python, at the end of the interpreter) may never let go. False if
-// some are left.
+// Waits until the connections of all pools are gone that nobody keeps. False if some are left, or
+// somebody keeps a pool.
 bool wait_for_pools(const crt::Deadline& deadline);
 
 }  // namespace kumo::http

@@ -3,7 +3,8 @@
 #include <aws/common/date_time.h>
 #include <aws/s3/s3_client.h>
 
-#include <array>
+#include <condition_variable>
+#include <utility>
 
 #include "crt/error.hpp"
 #include "s3/operation.hpp"
@@ -23,7 +24,36 @@ void tls_negotiated(aws_channel_handler*, aws_channel_slot*, int error_code, voi
   }
 }
 
+// How long to wait for those who keep a client.
+constexpr std::chrono::milliseconds kKeptTime{500};
+
+struct Live {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::size_t clients = 0;
+};
+
+Live& live() {
+  static Live* state = new Live();  // leaked: operations may end very late
+  return *state;
+}
+
 }  // namespace
+
+Client::Counted::Counted() {
+  const std::lock_guard lock(live().mutex);
+  ++live().clients;
+}
+
+Client::Counted::~Counted() {
+  if (crt::Runtime::forked()) return;  // a thread of the parent may have held the lock
+  Live& state = live();
+  {
+    const std::lock_guard lock(state.mutex);
+    --state.clients;
+  }
+  state.changed.notify_all();
+}
 
 std::shared_ptr<Client> Client::create(const ClientOptions& options) {
   return std::shared_ptr<Client>(new Client(options));
@@ -34,13 +64,15 @@ Client::Client(const ClientOptions& options)
       runtime_(crt::Runtime::get(options.event_loops)),
       // The credentials chain may need TLS even where the endpoint is plain HTTP (STS, IMDS, SSO).
       tls_(crt::new_tls_context(options.ca_file, options.verify)),
-      credentials_(crt::new_credentials_provider(*runtime_, options.credentials, tls_.get())) {}
+      credentials_(crt::Credentials::create(runtime_, options.credentials, tls_.get())) {}
 
 Client::~Client() {
   if (!crt::Runtime::forked()) return;
   // Threads that exist only in the parent may hold the CRT's locks: leave everything as it is.
   for (auto& [endpoint, pool] : pools_) pool->abandon();
-  [[maybe_unused]] const std::array<const void*, 2> kept = {credentials_.release(), tls_.release()};
+  [[maybe_unused]] const void* tls = tls_.release();
+  [[maybe_unused]] const auto* kept =
+      new std::shared_ptr<crt::Credentials>(std::move(credentials_));
 }
 
 const http::ConnectionPool& Client::pool(const std::string& endpoint) {
@@ -68,9 +100,10 @@ const http::ConnectionPool& Client::pool(const std::string& endpoint) {
   return *found->second;
 }
 
-aws_signing_config_aws Client::signing_config() const {
+aws_signing_config_aws Client::signing_config(const aws_credentials* credentials) const {
   aws_signing_config_aws config{};
-  aws_s3_init_default_signing_config(&config, crt::cursor(options_.region), credentials_.get());
+  aws_s3_init_default_signing_config(&config, crt::cursor(options_.region), nullptr);
+  config.credentials = credentials;
   aws_date_time_init_now(&config.date);
   const std::int64_t offset = clock_offset_ms_.load(std::memory_order_relaxed);
   if (offset != 0) {
@@ -78,6 +111,13 @@ aws_signing_config_aws Client::signing_config() const {
     aws_date_time_init_epoch_millis(&config.date, static_cast<std::uint64_t>(now + offset));
   }
   return config;
+}
+
+bool wait_for_clients(const crt::Deadline& deadline) {
+  const crt::Deadline kept(std::min<std::chrono::nanoseconds>(kKeptTime, deadline.left()));
+  Live& state = live();
+  std::unique_lock lock(state.mutex);
+  return state.changed.wait_until(lock, kept.at(), [&] { return state.clients == 0; });
 }
 
 Client::Connections Client::connections() {

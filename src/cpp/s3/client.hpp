@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 
+#include "crt/credentials.hpp"
 #include "crt/runtime.hpp"
 #include "http/connection_pool.hpp"
 #include "s3/metrics.hpp"
@@ -45,8 +46,9 @@ class Client {
   // The connections to an endpoint; made with its first request. Throws crt::Error.
   [[nodiscard]] const http::ConnectionPool& pool(const std::string& endpoint);
 
-  // How a request that is sent now is to be signed; points into this client.
-  [[nodiscard]] aws_signing_config_aws signing_config() const;
+  // How a request that is sent now is to be signed; points into this client and at `credentials`.
+  [[nodiscard]] aws_signing_config_aws signing_config(const aws_credentials* credentials) const;
+  [[nodiscard]] crt::Credentials& credentials() const noexcept { return *credentials_; }
 
   // What to add to this machine's clock for the service's. Any thread.
   void set_clock_offset(std::int64_t milliseconds) noexcept { clock_offset_ms_ = milliseconds; }
@@ -65,10 +67,19 @@ class Client {
  private:
   explicit Client(const ClientOptions& options);
 
+  // Counts clients. The first member, so that it goes last.
+  struct Counted {
+    Counted();
+    ~Counted();
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+  };
+
+  const Counted counted_;
   const ClientOptions options_;
   std::shared_ptr<crt::Runtime> runtime_;
   crt::TlsContext tls_;
-  crt::CredentialsProvider credentials_;
+  std::shared_ptr<crt::Credentials> credentials_;
   std::shared_ptr<TlsWatch> watch_ = std::make_shared<TlsWatch>();
   Metrics metrics_;
   std::atomic<std::int64_t> clock_offset_ms_{0};
@@ -76,5 +87,10 @@ class Client {
   std::mutex mutex_;  // guards the map; pools are never taken out of it
   std::map<std::string, std::unique_ptr<http::ConnectionPool>, std::less<>> pools_;
 };
+
+// At interpreter exit: waits until nobody keeps a client. Not for long: who does so then is a
+// daemon thread that may never let go, or one that has just been told that its operation was
+// cancelled, and removes its temporary file. False if some are left.
+bool wait_for_clients(const crt::Deadline& deadline);
 
 }  // namespace kumo::s3

@@ -141,12 +141,37 @@ void Operation::sign() {
   message_ = build_message();
   signable_.reset(crt::check_ptr(
       aws_signable_new_http_request(aws_default_allocator(), message_.get()), "signing"));
+  std::optional<crt::Credentials::Issued> found = client_->credentials().issue();
   {
     std::lock_guard lock(mutex_);
     if (cancelled_) throw crt::Error(AWS_ERROR_S3_CANCELED, "sending the request");
     waiting_ = true;
+    if (found) response_.signed_with = found->generation;
   }
-  aws_signing_config_aws config = client_->signing_config();
+  if (found) return sign_with(*found);
+  client_->credentials().wait(
+      [self = shared_from_this()](const crt::Credentials::Issued& one) { self->issued(one); },
+      request_.any_credentials);
+}
+
+void Operation::issued(const crt::Credentials::Issued& issued) noexcept {
+  try {
+    if (issued.value == nullptr) return fail(issued.error_code, issued.error_text);
+    {
+      std::lock_guard lock(mutex_);
+      if (completed_) return;  // ended while it waited
+      response_.signed_with = issued.generation;
+    }
+    sign_with(issued);
+  } catch (const crt::Error& error) {
+    fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    end_waiting(AWS_ERROR_OOM);
+  }
+}
+
+void Operation::sign_with(const crt::Credentials::Issued& issued) {
+  aws_signing_config_aws config = client_->signing_config(issued.value.get());
   if (frame_) config.signed_body_value = g_aws_signed_body_value_streaming_unsigned_payload_trailer;
   const auto* base = reinterpret_cast<const aws_signing_config_base*>(&config);
   auto self = Steps::keep(*this);

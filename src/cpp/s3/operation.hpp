@@ -75,6 +75,8 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
 
   void prepare();  // reads and checksums the body
   void sign();
+  void sign_with(const crt::Credentials::Issued& issued);
+  void issued(const crt::Credentials::Issued& issued) noexcept;  // after a wait for them
   void wait_for_connection();
   void send(aws_http_connection* connection);
   [[nodiscard]] Message build_message();

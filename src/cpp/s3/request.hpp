@@ -55,6 +55,8 @@ struct Request {
   // Where to cut a body that is at least twice as long (the rest is fetched in ranges beside each
   // other), at the price of its connection; 0: nowhere.
   std::uint64_t stop_after = 0;
+  // Whether credentials that are about to expire will do where no others can be had.
+  bool any_credentials = false;
 };
 
 // What came of it. `error_code` is a CRT error code: 0 where there was an answer, whatever its
@@ -70,6 +72,7 @@ struct Response {
   std::string error_body;
   std::uint64_t received = 0;         // bytes of the body given to the sink
   bool truncated = false;             // by stop_after
+  std::uint64_t signed_with = 0;      // generation of the credentials
   std::uint32_t crc32c_sent = 0;      // with send_crc32c
   std::uint32_t crc32c_received = 0;  // with crc32c_of_response
 };

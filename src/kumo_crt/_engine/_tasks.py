@@ -51,6 +51,7 @@ class Call:
     stop_after: int = 0
     meter: Meter | None = None
     urgent: bool = False
+    any_credentials: bool = False
 
     def start(self, queue: _core.CompletionQueue, call_id: int) -> _core.Operation:
         """Hands it to the native client."""
@@ -68,6 +69,7 @@ class Call:
             sink=self.sink,
             crc32c_of_response=self.crc32c_of_response,
             stop_after=self.stop_after,
+            any_credentials=self.any_credentials,
         )
 
 

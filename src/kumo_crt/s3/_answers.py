@@ -53,6 +53,14 @@ _THROTTLED = {
     "TooManyRequests",
 }
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+# Errors of signing that have other causes than the credentials.
+_NO_CREDENTIALS_MATTER = (
+    "AWS_AUTH_SIGNING_UNSUPPORTED",
+    "AWS_AUTH_SIGNING_ILLEGAL",
+    "AWS_AUTH_SIGNING_MIS",
+    "AWS_AUTH_SIGNING_INVALID_CONF",
+    "AWS_AUTH_CANONICAL",
+)
 _HINTS = {
     "ProxyAuthenticationRequired": "look at the user and password in the proxy's URL",
     "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
@@ -255,7 +263,7 @@ def raise_for(response: _core.Response, what: str, endpoint: str) -> None:
 
 
 def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError:
-    if "CREDENTIALS" in name or name.startswith(("AWS_AUTH_PROFILE", "AWS_AUTH_SSO")):
+    if name.startswith("AWS_AUTH") and not name.startswith(_NO_CREDENTIALS_MATTER):
         return CredentialsError(
             f"{what}: no credentials could be had: {text} ({name}). Set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, choose a profile, or pass access_key_id and secret_access_key "

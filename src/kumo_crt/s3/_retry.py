@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Operations whose 200 may hold an error document: S3 answers before it knows.
 ERRORS_INSIDE = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
+# Operations that take away what a failure leaves: such as one to have new credentials.
+CLEANING = frozenset({"AbortMultipartUpload"})
 _BASE = 0.1  # seconds; doubled with every attempt
 _THROTTLED_BASE = 0.5
 _MAX_PAUSE = 20.0
@@ -49,6 +51,7 @@ _PASSING = {
     "OperationAborted",
     "BadDigest",
 }
+_EXPIRED_CAUSE = "expired_credentials"
 _CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "SignatureDoesNotMatch", "AccessDenied"}
 # Failures that another attempt would only repeat.
 _FINAL = (
@@ -145,7 +148,7 @@ class Retries:
         self._patient = settings.patient
         self.answered = False  # by a success, whatever it was for
         self._deadline = settings.deadline
-        self._fixed_credentials = settings.access_key_id is not None
+        self._fixed_credentials = settings.anonymous or settings.access_key_id is not None
         self.pace = Pace()
         self.causes: Counter[str] = Counter()
 
@@ -168,8 +171,9 @@ class Retries:
             code = _error_code(response.error_body)
         if code in _THROTTLING or status == 429 or (status == 503 and code not in _PASSING):
             return "throttled"
-        if code in EXPIRED:
-            return None if self._fixed_credentials else "expired_credentials"
+        # An answer to HEAD has no document that would say so.
+        if code in EXPIRED or (status == 400 and not code and call.method == "HEAD"):
+            return None if self._fixed_credentials else _EXPIRED_CAUSE
         if status == 403 and (code in _CLOCK or not code) and self._correct_clock(call, response):
             return "clock_skew"
         if code in _PASSING or (status >= 500 and status != 501) or status == 408:
@@ -189,11 +193,16 @@ class Retries:
 
     def again(self, call: Call, response: _core.Response, begun: float) -> Task[_core.Response]:
         """Goes on after a first attempt that was no plain success, until there is an answer."""
-        attempt = 1
+        attempt, renewed = 1, False
         while True:
             cause = self.cause(call, response)
             if cause is None:
                 return response
+            if cause == _EXPIRED_CAUSE:
+                if renewed:  # and refused all the same
+                    return response
+                renewed = True
+                call.client.credentials_expired(response.signed_with)
             if cause == "throttled":
                 self.pace.throttled()
             pause = self._pause(cause, attempt, response)
@@ -219,7 +228,7 @@ class Retries:
 
     @staticmethod
     def _pause(cause: str, attempt: int, response: _core.Response) -> float:
-        if cause == "clock_skew":
+        if cause in ("clock_skew", _EXPIRED_CAUSE):
             return 0.0
         base = _THROTTLED_BASE if cause == "throttled" else _BASE
         asked = Headers(response.headers).number("retry-after") or 0
