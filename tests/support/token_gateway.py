@@ -210,6 +210,8 @@ class TokenGateway:
         kept["host"] = self._upstream.netloc
         url = f"{self._upstream.scheme}://{self._upstream.netloc}{target}"
         request = AWSRequest(method, url, headers=kept, data=body)
+        if headers["x-amz-content-sha256"].startswith("STREAMING-"):
+            request.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
         S3SigV4Auth(self._real, "s3", self._region).add_auth(request)
         connection = http.client.HTTPConnection(self._upstream.netloc, timeout=30)
         try:
