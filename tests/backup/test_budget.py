@@ -25,6 +25,24 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - started
 
 
+def test_limits_of_the_environment(
+    s3: kumo_crt.S3Client, bucket: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("one_key")
+    monkeypatch.setenv("KUMO_CRT_MAX_REQUESTS_PER_SECOND", "20")
+    limited = kumo_crt.Repository.create(url(bucket), client=s3)
+    assert 0.3 < _seconds(lambda: [limited.backup(path), limited.snapshots()]) < 5
+    monkeypatch.setenv("KUMO_CRT_MAX_REQUESTS_PER_SECOND", "0")
+    with pytest.raises(ValueError, match="requests per second is 0"):
+        kumo_crt.Repository(url(bucket), client=s3)
+    monkeypatch.setenv("KUMO_CRT_MAX_BYTES_PER_SECOND", "50MB")
+    with pytest.raises(ValueError, match="KUMO_CRT_MAX_BYTES_PER_SECOND='50MB' is not a number"):
+        kumo_crt.Repository(url(bucket), client=s3)
+    kumo_crt.Repository(
+        url(bucket), client=s3, max_bytes_per_second=1e6, max_requests_per_second=20
+    )
+
+
 @pytest.mark.usefixtures("each_alone")
 def test_bytes_of_all_threads_together(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path

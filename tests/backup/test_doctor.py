@@ -125,12 +125,18 @@ def test_permissions_one_by_one(
 # -- the way there --------------------------------------------------------------------------------
 
 
-def test_no_repository(s3: kumo_crt.S3Client, bucket: str) -> None:
+def test_no_repository(s3: kumo_crt.S3Client, bucket: str, boto: Any) -> None:
     for where, check in ((url(bucket), "repository"), (f"s3://no-{uuid.uuid4().hex}", "bucket")):
         with kumo_crt.Repository(where, client=s3) as other:
             report = _doctor_of(other)
         assert not report.ok
         assert _severity(report, check) == "error"
+        # Whether one could be made there is told.
+        found = {finding.check: finding.severity for finding in report.findings}
+        assert (found.get("put"), "lifecycle" in found) == (
+            ("ok", True) if check == "repository" else (None, False)
+        )
+    assert keys(boto, bucket) == set()
 
 
 def test_wrong_credentials(

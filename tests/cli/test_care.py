@@ -53,6 +53,16 @@ def test_how_fresh_a_repository_is(kumo: Run, boto: Any, bucket: str, repository
     assert "DAMAGED" in kumo("snapshots", repository).out
 
 
+def test_several_databases_are_told_apart(kumo: Run, repository: str, memory_path: Path) -> None:
+    assert "database" not in kumo("snapshots", repository).out.splitlines()[0]
+    databases.make_one_key(memory_path / "other")
+    other = kumo("backup", memory_path / "other", repository, "--json").document["snapshot"]
+    head, *rows = kumo("snapshots", repository).out.splitlines()
+    assert head.startswith("database  ")
+    assert [row.split()[0] == other["db_id"] for row in rows] == [False, True]
+    assert rows[1].split()[1] == other["id"]
+
+
 def test_a_repository_without_snapshots_is_not_fresh(
     kumo: Run, boto: Any, bucket: str, repository: str
 ) -> None:

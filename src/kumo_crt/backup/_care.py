@@ -255,7 +255,8 @@ class Care(RepositoryBase):
     def doctor(self, *, write: bool = True, throughput_bytes: int = 8 << 20) -> DoctorReport:
         """Looks the repository over: connection, bucket, permissions, contents.
 
-        Also of a repository that cannot be opened: make it with ``Repository(url)``.
+        Also of a repository that cannot be opened: make it with ``Repository(url)``. Before there
+        is one, the bucket and the permissions are looked at all the same.
 
         Args:
             write: Try what a backup needs, one by one, with scratch objects that are removed again.

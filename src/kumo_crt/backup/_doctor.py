@@ -57,10 +57,10 @@ def examine(plan: DoctorPlan) -> DoctorReport:
     started = time.monotonic()
     findings = Findings()
     _endpoint(plan, findings)
-    now = _repository(plan, findings)
-    if now is not None:
+    reached, now = _repository(plan, findings)
+    if reached:
         store = plan.store()
-        matches = _environment(plan, store, findings)
+        matches = now is None or _environment(plan, store, findings)
         _encryption(store, findings)
         plan.run(_doctor_bucket.bucket_task(store, findings))
         if not plan.write:
@@ -69,7 +69,8 @@ def examine(plan: DoctorPlan) -> DoctorReport:
             findings.add(INFO, "permissions", "not tried: this is another environment's repository")
         else:
             plan.run(_doctor_probe.probe_task(store, findings, plan.throughput_bytes))
-        plan.run(_contents(store, findings, now))
+        if now is not None:
+            plan.run(_contents(store, findings, now))
     return DoctorReport(
         ok=all(finding.severity != ERROR for finding in findings.all),
         findings=tuple(_ordered(findings.all)),
@@ -152,15 +153,19 @@ def _certificate_until(settings: Settings, host: str, port: int) -> datetime | N
     return None
 
 
-def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
-    """Opens the repository; None if there is nothing more to look at."""
+def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | None]:
+    """Opens the repository.
+
+    Returns:
+        Whether the bucket can be looked at, and the service's time, if there is a repository in it.
+    """
     before = datetime.now(UTC)
     begun = time.monotonic()
     try:
         now = plan.load()
     except NotFoundError as error:
         findings.add(ERROR, "bucket", str(error), "create the bucket, or look at the URL")
-        return None
+        return False, None
     except EncryptionKeyError as error:
         findings.add(
             ERROR,
@@ -168,7 +173,7 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
             str(error),
             "give the right key, or none: then everything is looked at that needs none",
         )
-        return None
+        return False, None
     except FormatError as error:
         findings.add(
             ERROR,
@@ -176,10 +181,10 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
             str(error),
             "use a newer kumo_crt, or bring kumo-repository.json back from a version or a copy",
         )
-        return None
+        return False, None
     except KumoError as error:
         findings.add(ERROR, "connection", str(error))
-        return None
+        return False, None
     if now is None:
         findings.add(
             ERROR,
@@ -187,7 +192,8 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
             "there is no repository here",
             "look at the URL, or create it (kumo-crt backup --create)",
         )
-        return None
+        findings.ok("connection", "the service answers, and accepts these credentials")
+        return True, None
     findings.ok("connection", "the service answers, and accepts these credentials")
     middle = before + timedelta(seconds=(time.monotonic() - begun) / 2)
     skew = (now - middle).total_seconds()
@@ -200,7 +206,7 @@ def _repository(plan: DoctorPlan, findings: Findings) -> datetime | None:
         )
     else:
         findings.ok("clock", "as the service's, to a minute")
-    return now
+    return True, now
 
 
 def _encryption(store: Store, findings: Findings) -> None:

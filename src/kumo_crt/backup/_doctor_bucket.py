@@ -193,7 +193,7 @@ def _encryption(store: Store, findings: Findings) -> Task[None]:
             WARNING,
             "encryption",
             "neither the bucket nor this repository asks for encryption at rest",
-            "set the bucket's default encryption, or create repositories with sse=",
+            "set the bucket's default encryption, or create repositories with sse= (--sse)",
         )
 
 

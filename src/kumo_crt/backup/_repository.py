@@ -30,7 +30,8 @@ class Repository(Care, Keeping):
             else ``KUMO_ENVIRONMENT``. A repository of another one is refused before it is written.
         max_bytes_per_second: Limit for everything that goes through this object, in all threads
             together: bodies that are sent and received. Memory needs no limit: files are streamed.
-        max_requests_per_second: The same for requests.
+            Else ``KUMO_CRT_MAX_BYTES_PER_SECOND``.
+        max_requests_per_second: The same for requests; else ``KUMO_CRT_MAX_REQUESTS_PER_SECOND``.
         encryption_key: Key of an encrypted repository; else the one that ``KUMO_CRT_KEY_FILE``,
             ``KUMO_CRT_KEY_COMMAND`` or ``KUMO_CRT_KEY`` names, see `Key.from_environment`. Listing,
             pruning and verifying need none; a wrong one is refused by everything.

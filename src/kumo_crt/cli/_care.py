@@ -37,9 +37,11 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
             ],
         }
     )
+    several = len({item.snapshot.db_id for item in found}) > 1
     if found:
         output.table(
             (
+                *(("database",) if several else ()),
                 "snapshot",
                 "created (UTC)",
                 ">age",
@@ -53,6 +55,7 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
             ),
             [
                 (
+                    *((item.snapshot.db_id,) if several else ()),
                     item.snapshot.id,
                     timestamp(item.snapshot.created_at),
                     format_age(item.age_seconds),

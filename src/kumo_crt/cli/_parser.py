@@ -34,6 +34,10 @@ environment variables:
                               bytes
   KUMO_CRT_MAX_CONNECTIONS, KUMO_CRT_EVENT_LOOPS          parallelism
   KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT      seconds
+  KUMO_CRT_MAX_BYTES_PER_SECOND, KUMO_CRT_MAX_REQUESTS_PER_SECOND
+                              for all that a command does to a repository
+  KUMO_CRT_BUNDLE_BELOW, KUMO_CRT_BUNDLE_SIZE
+                              bytes: which small files are stored together
   KUMO_ENVIRONMENT                                        see --environment
   KUMO_CRT_KEY_FILE, KUMO_CRT_KEY_COMMAND, or KUMO_CRT_KEY: the key itself
                               of an encrypted repository; see keygen
