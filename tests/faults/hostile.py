@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kumo_crt.backup import _documents, _inflight, _ledger, _manifest
+from kumo_crt import _core
+from kumo_crt.backup import _documents, _inflight, _ledger, _manifest, _sealing
 from kumo_crt.export import _manifest as _export
 from tests.backup import test_hostile_manifests as snapshots
 
@@ -148,6 +150,37 @@ _PACKED = {
     "a bundle without its feature": lambda document: document.pop("features"),
 }
 
+
+def _sealed() -> dict[str, Any]:
+    """A manifest of an encrypted repository, as whoever has no key can read it."""
+    document = snapshots.valid()
+    for file in document["files"]:
+        file.update(sealed_crc32c="e3069283", salt="0" * 32)
+    content = bytes(_core.sealed_size(len("MANIFEST-000005\n")))
+    document["files"][2].update(
+        inline=base64.b64encode(content).decode(), sealed_crc32c=f"{_core.crc32c(content):08x}"
+    )
+    document["features"] = ["sealed"]
+    return document
+
+
+def _encrypted(**changes: object) -> Edit:
+    return lambda document: document["encryption"].update(changes)
+
+
+_NO_DIGITS: list[object] = [*_NO_TEXT, "", "0" * 31, "0" * 33, "A" * 32, "0" * 32 + "\n"]
+_ENCRYPTED = {
+    **_each(encryption=[None, 5, [], {}, "x"]),
+    **{f"algorithm {v!r}": _encrypted(algorithm=v) for v in [*_NO_TEXT, "", "AES", "aes-256-gcm"]},
+    **{f"key_check {value!r}": _encrypted(key_check=value) for value in _NO_DIGITS},
+}
+_SEALED = {
+    **_in_first("files", sealed_crc32c=_NO_CRC, salt=_NO_DIGITS),
+    "an inline that is not sealed": lambda document: document["files"][2].update(
+        inline="TUFOSUZFU1QtMDAwMDA1Cg=="
+    ),
+}
+
 KINDS = [
     Kind(
         "manifest",
@@ -160,6 +193,26 @@ KINDS = [
         _packed(),
         lambda document: _manifest.decode_snapshot(document, WHERE, snapshots.ID),
         _PACKED,
+    ),
+    Kind(
+        "sealed manifest",
+        _sealed(),
+        lambda document: _manifest.decode_snapshot(document, WHERE, snapshots.ID),
+        _SEALED,
+    ),
+    Kind(
+        "configuration of an encrypted repository",
+        {
+            "format": "kumo-repository",
+            "version": 1,
+            "features": ["encrypted"],
+            "repository_id": "d54ab1e3-61c4-4d0f-9b1e-0f4ed67f2f5c",
+            "environment": None,
+            "created_at": _AT,
+            "encryption": {"algorithm": _sealing.ALGORITHM, "key_check": "0" * 32},
+        },
+        lambda document: _manifest.decode_config(document, WHERE),
+        _ENCRYPTED,
     ),
     Kind(
         "configuration",
