@@ -19,6 +19,8 @@ class Answer:
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    # Sent as it is, instead of all of the above, before the connection is closed.
+    raw: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,10 @@ class FakeS3:
         with self._lock:
             self.asked.append(Asked(handler.command, handler.path, headers, body))
             answer = self.script.popleft() if self.script else self.default
+        if answer.raw:
+            handler.close_connection = True
+            handler.wfile.write(answer.raw)
+            return
         status = answer.status
         if handler.command == "GET" and status == 200 and "range" in headers:
             # Whatever was asked for, the answer is the whole: the scripts use small bodies.

@@ -137,7 +137,7 @@ class Headers:
     def number(self, name: str) -> int | None:
         """A header that holds a number not below zero."""
         value = self._values.get(name, "")
-        return int(value) if value.isascii() and value.isdigit() else None
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
 
 
 def decode_crc32c(text: str | None) -> int | None:

@@ -247,6 +247,13 @@ def _first(download: _Download) -> Task[_Received]:
     if ranged:
         total = _check_range(download, answer, start, response.received, cut=response.truncated)
         length = min(stop if options.range and stop is not None else total, total) - start
+        # What came into memory of its own has room for that much only.
+        short = download.sink is None and not response.truncated and response.received < length
+        if response.received > length or short:
+            raise TransportError(
+                f"{download.what}: {response.received} bytes came where {length} were asked for; "
+                "try again"
+            )
     else:
         promised = answer.number("content-length")
         length = response.received if promised is None else promised
@@ -314,7 +321,10 @@ def _piece(download: _Download, first: _Received, offset: int, size: int) -> Tas
         raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     except PreconditionFailedError:
         raise _replaced(download.what) from None
-    _check_range(download, Headers(response.headers), start, response.received)
+    answer = Headers(response.headers)
+    _check_range(download, answer, start, response.received)
+    if answer.etag != first.answer.etag:  # of a service that ignores the condition
+        raise _replaced(download.what)
     if response.received != size:
         raise TransportError(
             f"{download.what}: {response.received} bytes came where {size} were asked for; "

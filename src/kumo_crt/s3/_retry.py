@@ -34,6 +34,7 @@ _ATTEMPTS_OF_KNOWN = 10
 _OUTAGES = ("transport", "timeout", "server_error")
 # Signatures are refused from 15 minutes on; less than this is not what was wrong.
 _SKEW = 240.0
+_YEARS = (2020, 2120)
 
 _THROTTLING = {
     "SlowDown",
@@ -183,7 +184,8 @@ class Retries:
     def _correct_clock(self, call: Call, response: _core.Response) -> bool:
         """Sets the client's clock by the service's, if they differ by enough to matter."""
         said = Headers(response.headers).time("date")
-        if said is None:
+        # A service knows its century: with a year out of that nothing could be signed any more.
+        if said is None or not _YEARS[0] <= said.year < _YEARS[1]:
             return False
         offset = said.timestamp() - time.time()
         if abs(offset - call.client.clock_offset / 1000) < _SKEW:

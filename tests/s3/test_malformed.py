@@ -1,0 +1,204 @@
+"""Answers that are cut at any byte, or do not fit the question: never less content, or other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kumo_crt
+from tests.s3.conftest import PART
+from tests.support.data import content, payload
+from tests.support.fake_s3 import Answer, FakeS3, error_document
+from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.servers import S3Server
+
+BODY = b"0123456789"
+
+
+@pytest.fixture
+def client(fake: FakeS3) -> Iterator[kumo_crt.S3Client]:
+    """One that asks once."""
+    with kumo_crt.S3Client(
+        "us-east-1",
+        fake.endpoint_url,
+        access_key_id="AKEXAMPLE",
+        secret_access_key="example-secret",
+        max_attempts=1,
+        part_size=PART,
+    ) as running:
+        yield running
+
+
+def raw(head: str, body: bytes = BODY) -> Answer:
+    """An answer, byte for byte; its lines as they are given."""
+    lines = "".join(f"{line.strip()}\r\n" for line in head.strip().splitlines())
+    return Answer(raw=lines.encode() + b"Connection: close\r\n\r\n" + body)
+
+
+RANGES = {
+    "none": "Content-Length: 10",
+    "no range": "Content-Range: bytes */100\nContent-Length: 10",
+    "no numbers": "Content-Range: bytes x-y/z\nContent-Length: 10",
+    "another unit": "Content-Range: lines 10-19/100\nContent-Length: 10",
+    "another start": "Content-Range: bytes 11-20/100\nContent-Length: 10",
+    "the beginning": "Content-Range: bytes 0-9/100\nContent-Length: 10",
+    "a longer one than came": "Content-Range: bytes 10-29/100\nContent-Length: 10",
+    "a shorter one than came": "Content-Range: bytes 10-14/100\nContent-Length: 10",
+    "backwards": "Content-Range: bytes 19-10/100\nContent-Length: 10",
+    "beyond the end": "Content-Range: bytes 10-19/15\nContent-Length: 10",
+    "beyond numbers": f"Content-Range: bytes 10-{'9' * 400}/{'9' * 401}\nContent-Length: 10",
+    "negative": "Content-Range: bytes 10--19/100\nContent-Length: 10",
+}
+
+
+class TestRanges:
+    """Each sink, as each gets its bytes before anybody looks at the headers' sense."""
+
+    @pytest.mark.parametrize("headers", RANGES.values(), ids=list(RANGES))
+    def test_that_were_not_asked_for(
+        self, fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path, headers: str
+    ) -> None:
+        fake.default = raw(f'HTTP/1.1 206 Partial Content\nETag: "0"\n{headers}')
+        for into in (None, bytearray(10), tmp_path / "file"):
+            with pytest.raises(kumo_crt.TransportError):
+                client.get_object("bucket", "key", into=into, range=(10, 20))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_whole_instead(
+        self, fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path
+    ) -> None:
+        fake.default = raw('HTTP/1.1 200 OK\nETag: "0"\nContent-Length: 10')
+        for into in (None, bytearray(10), tmp_path / "file"):
+            with pytest.raises(kumo_crt.TransportError):
+                client.get_object("bucket", "key", into=into, range=(0, 5))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_more_than_was_asked_for(
+        self, fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path
+    ) -> None:
+        fake.default = raw(
+            'HTTP/1.1 206 OK\nETag: "0"\nContent-Range: bytes 10-19/100\nContent-Length: 10'
+        )
+        for into in (None, bytearray(10), tmp_path / "file"):
+            with pytest.raises(kumo_crt.TransportError, match="10 bytes came where 5 were asked"):
+                client.get_object("bucket", "key", into=into, range=(10, 15))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_less_is_fetched_or_refused(self, fake: FakeS3, client: kumo_crt.S3Client) -> None:
+        head = 'HTTP/1.1 206 OK\nETag: "0"\n'
+        first = raw(head + "Content-Range: bytes 10-15/100\nContent-Length: 6", BODY[:6])
+        fake.script.append(first)
+        with pytest.raises(kumo_crt.TransportError, match="6 bytes came where 10 were asked"):
+            client.get_object("bucket", "key", range=(10, 20))
+        fake.script.append(first)
+        fake.script.append(
+            raw(head + "Content-Range: bytes 16-19/100\nContent-Length: 4", BODY[6:])
+        )
+        buffer = bytearray(10)
+        client.get_object("bucket", "key", into=buffer, range=(10, 20))
+        assert buffer == BODY
+        assert fake.asked[2].headers["range"] == "bytes=16-19"
+
+    @pytest.mark.parametrize(
+        "second",
+        [
+            f'ETag: "0"\nContent-Range: bytes 0-{PART - 1}/{3 * PART}',
+            f'ETag: "another"\nContent-Range: bytes {PART}-{2 * PART - 1}/{3 * PART}',
+            'ETag: "0"',
+        ],
+        ids=["the first once more", "of another object", "without a range"],
+    )
+    def test_of_a_later_part(
+        self, fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path, second: str
+    ) -> None:
+        head = f"HTTP/1.1 206 OK\nContent-Length: {PART}\n"
+        first = f'ETag: "0"\nContent-Range: bytes 0-{PART - 1}/{3 * PART}'
+        data = payload(PART)
+        buffer = bytearray(3 * PART)
+        for into in (buffer, tmp_path / "file"):
+            fake.script.append(raw(head + first, data))
+            fake.default = raw(head + second, data)
+            with pytest.raises(kumo_crt.TransportError) as caught:
+                client.get_object("bucket", "key", into=into, range=(0, 3 * PART))
+            if into is buffer:
+                assert caught.value.valid_bytes == PART
+                assert buffer[:PART] == data
+        assert list(tmp_path.iterdir()) == []
+
+
+LENGTHS = {
+    "too long": "Content-Length: 11",
+    "no number": "Content-Length: ten",
+    "negative": "Content-Length: -10",
+    "two": "Content-Length: 10\nContent-Length: 5",
+    "beyond 64 bits": "Content-Length: 99999999999999999999999",
+    "beyond memory": f"Content-Length: {2**62}",
+    "none": "",
+    "a chunk that is none": "Transfer-Encoding: chunked",
+}
+
+
+@pytest.mark.parametrize("headers", LENGTHS.values(), ids=list(LENGTHS))
+def test_lengths_that_are_wrong(
+    fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path, headers: str
+) -> None:
+    fake.default = raw(f'HTTP/1.1 200 OK\nETag: "0"\n{headers}')
+    for into in (None, bytearray(10), tmp_path / "file"):
+        with pytest.raises(kumo_crt.KumoError):
+            client.get_object("bucket", "key", into=into)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+def test_numbers_and_dates_without_sense(
+    fake: FakeS3, client: kumo_crt.S3Client, status: int
+) -> None:
+    """Neither an answer's nor an error's break anything, now or later."""
+    document = b"" if status == 200 else error_document("AccessDenied")
+    wrong = {
+        "Retry-After": "9" * 6000,
+        "Date": "Sun, 06 Nov 0001 08:49:37 GMT",
+        "Last-Modified": "Sun, 99 Nov 9999 08:49:37 GMT",
+        "x-amz-mp-parts-count": "9" * 6000,
+    }
+    fake.default = Answer(status, document, {"ETag": '"0"', **wrong})
+    if status == 200:
+        assert client.get_object("bucket", "key").last_modified is None
+    else:
+        with pytest.raises(kumo_crt.S3Error):
+            client.get_object("bucket", "key")
+    fake.default = Answer(200, BODY, {"ETag": '"0"'})
+    assert content(client.get_object("bucket", "key")) == BODY
+
+
+@pytest.mark.servers("seaweed-http")
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_cut_at_every_byte(
+    s3_server: S3Server, proxy: FaultProxy, bucket: str, method: str
+) -> None:
+    arguments = s3_server.client_arguments(
+        endpoint_url=proxy.endpoint_url, max_attempts=1, part_size=PART, multipart_threshold=PART
+    )
+    cut = 0
+    with kumo_crt.S3Client(**arguments) as client:
+        client.put_object(bucket, "key", BODY)
+        while True:
+            fault = Fault("close", offset=cut, method=method, target="/key", in_head=True)
+            with proxy.armed(fault):
+                try:
+                    if method == "GET":
+                        result = client.get_object(bucket, "key")
+                        assert content(result) == BODY
+                    elif method == "PUT":
+                        client.put_object(bucket, "key", BODY)
+                    else:  # the completion's answer would take parts: the beginning's will do
+                        client.put_object(bucket, "key/parts", payload(PART + 1))
+                except kumo_crt.TransportError:
+                    cut += 1
+                else:
+                    # All had come when the connection was closed.
+                    break
+            assert cut < 2000
+    assert cut > 200
