@@ -14,6 +14,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "crt/block_allocator.hpp"
 #include "crt/error.hpp"
 #include "crt/log_bridge.hpp"
 
@@ -67,7 +68,8 @@ Runtime::Runtime(std::uint16_t event_loops) {
   aws_client_bootstrap_options bootstrap_options{};
   bootstrap_options.event_loop_group = loops_.get();
   bootstrap_options.host_resolver = resolver_.get();
-  bootstrap_.reset(check_ptr(aws_client_bootstrap_new(allocator, &bootstrap_options),
+  // Its allocator is that of connections and their messages.
+  bootstrap_.reset(check_ptr(aws_client_bootstrap_new(block_allocator(), &bootstrap_options),
                              "making the client bootstrap"));
 }
 
