@@ -80,6 +80,19 @@ def test_compact_first(repository: kumo_crt.Repository, tmp_path: Path, source: 
     assert leftovers(tmp_path) == []
 
 
+def test_compact_first_of_keys_that_only_grow(
+    repository: kumo_crt.Repository, tmp_path: Path
+) -> None:
+    """RocksDB would move such files to the last level as they are."""
+    db = Rdict(str(tmp_path / "db"), databases.options(small_files=True))
+    for number in range(20):
+        databases.fill(db, number, number + 1)
+        db.flush()
+    assert _tables(repository.backup(db)) == 20
+    assert _tables(repository.backup(db, compact_first=True)) == 1
+    db.close()
+
+
 def _tables(snapshot: kumo_crt.Snapshot) -> int:
     return sum(file.kind == "sst" for file in snapshot.files)
 

@@ -18,6 +18,8 @@ from kumo_crt.exceptions import RepositoryError
 MANY_FILES = 256
 TINY = 1 << 20
 MANY_FAMILIES = 100
+# So many small files of a column family are worth that all of it is written once more.
+_SCATTERED = 8
 
 # Things that an application brings along as code: without it a compaction would be wrong.
 _CODE = re.compile(
@@ -50,16 +52,37 @@ def warnings_of(manifest: _core.ManifestState) -> tuple[str, ...]:
 
 def compact_open(database: Any) -> None:
     """Compacts all column families of an open `rocksdict.Rdict`."""
-    for family in families_of(database):
+    # The caller has it: the database is one of its objects.
+    from rocksdict import BottommostLevelCompaction, CompactOptions
+
+    for _, family in families_of(database):
         family.compact_range(None, None)
+    forced = CompactOptions()
+    forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+    scattered = set(_scattered(Path(database.path())))
+    for name, family in families_of(database):
+        if name in scattered:
+            family.compact_range(None, None, forced)
 
 
-def families_of(database: Any) -> Iterator[Any]:
-    """All column families of an open `rocksdict.Rdict`."""
-    from rocksdict import Options  # the caller has it: the database is one of its objects
+def _scattered(path: Path) -> Iterator[str]:
+    """Column families that still have many small files.
+
+    Files that do not overlap, as of keys that only grow, are moved to the last level as they are.
+    """
+    manifest = _core.read_manifest(path / _core.read_current(path / "CURRENT"))
+    for family in manifest.column_families:
+        sizes = [sst.size for sst in manifest.sst_files if sst.column_family_id == family.id]
+        if len(sizes) >= _SCATTERED and sum(sizes) < TINY * len(sizes):
+            yield family.name
+
+
+def families_of(database: Any) -> Iterator[tuple[str, Any]]:
+    """All column families of an open `rocksdict.Rdict`, with their names."""
+    from rocksdict import Options
 
     for name in database.list_cf(database.path(), Options(raw_mode=True)):
-        yield database.get_column_family(name)
+        yield name, database.get_column_family(name)
 
 
 def compact_closed(path: Path) -> None:

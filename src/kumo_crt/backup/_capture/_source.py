@@ -144,7 +144,7 @@ def _checkpoint_of(
 
 def _flush(database: Any) -> None:
     """Flushes all column families, as a checkpoint does: also what is in no log is captured."""
-    for family in families_of(database):
+    for _, family in families_of(database):
         family.flush()
 
 
