@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from importlib import resources
 
+import kumo_crt
 from kumo_crt import _core
 
 
@@ -41,3 +43,15 @@ def test_members_of_classes() -> None:
         found = getattr(_core, node.name)
         if not issubclass(found, BaseException):  # their members are set on each object
             assert _members(node.body) == _public(found), node.name
+
+
+def test_what_is_public_says_what_it_is() -> None:
+    """help() is all that a user may have: also of what is native."""
+    undocumented = []
+    for name in kumo_crt.__all__:
+        about = inspect.getdoc(getattr(kumo_crt, name)) if name != "__version__" else "a text"
+        # pybind11 and data classes write signatures by themselves.
+        lines = [line for line in (about or "").splitlines() if not line.startswith(f"{name}(")]
+        if not any(line.strip() for line in lines):
+            undocumented.append(name)
+    assert undocumented == []

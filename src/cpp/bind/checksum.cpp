@@ -107,16 +107,25 @@ PyMethodDef method(const char* name,
 void register_checksum(py::module_& m) {
   checksum::initialise();
   static std::array<PyMethodDef, 4> functions = {
-      method("crc32", crc32, "crc32(data, value=0)\n--\n\n"),
-      method("crc32c", crc32c, "crc32c(data, value=0)\n--\n\n"),
-      method("crc64nvme", crc64nvme, "crc64nvme(data, value=0)\n--\n\n"),
+      method("crc32", crc32,
+             "crc32(data, value=0)\n--\n\n"
+             "CRC-32 of a C-contiguous buffer, continued from ``value``."),
+      method("crc32c", crc32c,
+             "crc32c(data, value=0)\n--\n\n"
+             "CRC-32C (Castagnoli) of a C-contiguous buffer, continued from ``value``."),
+      method("crc64nvme", crc64nvme,
+             "crc64nvme(data, value=0)\n--\n\n"
+             "CRC-64/NVME of a C-contiguous buffer, continued from ``value``."),
       PyMethodDef{nullptr, nullptr, 0, nullptr},
   };
   if (PyModule_AddFunctions(m.ptr(), functions.data()) != 0) throw py::error_already_set();
-  m.def("crc32_combine", &checksum::crc32_combine, py::arg("a"), py::arg("b"), py::arg("len_b"));
-  m.def("crc32c_combine", &checksum::crc32c_combine, py::arg("a"), py::arg("b"), py::arg("len_b"));
+  m.def("crc32_combine", &checksum::crc32_combine, py::arg("a"), py::arg("b"), py::arg("len_b"),
+        "CRC-32 of A followed by B, from theirs and the length of B in bytes.");
+  m.def("crc32c_combine", &checksum::crc32c_combine, py::arg("a"), py::arg("b"), py::arg("len_b"),
+        "CRC-32C of A followed by B, from theirs and the length of B in bytes.");
   m.def("crc64nvme_combine", &checksum::crc64nvme_combine, py::arg("a"), py::arg("b"),
-        py::arg("len_b"));
+        py::arg("len_b"),
+        "CRC-64/NVME of A followed by B, from theirs and the length of B in bytes.");
 }
 
 }  // namespace kumo::bind
