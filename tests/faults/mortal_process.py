@@ -192,17 +192,23 @@ def _conditions(order: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _fill_later(path: str, leave: int, after_check: bool) -> None:
-    """Somebody else writes to the file system, until so many bytes are free.
+def _fill_later(path: str, leave: int, after_check: bool = False, files: bool = False) -> None:
+    """Somebody else writes to the file system, until so much of it is free.
 
     Args:
         path: The file that is written.
         leave: Bytes that stay free.
         after_check: Not before a look was taken at how much is free.
+        files: It is files and links that so many can still be made of; a directory is filled.
     """
 
     def fill() -> None:
         space = os.statvfs(os.path.dirname(path))
+        if files:
+            os.mkdir(path)
+            for number in range(space.f_favail - leave - 1):
+                os.mknod(f"{path}/{number}")
+            return
         size = max(0, space.f_bavail * space.f_frsize - leave)
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, size))

@@ -65,6 +65,7 @@ class Life:
 
 
 DISK_SIZE = 24 << 20
+DISK_FILES = 2_000
 
 
 def small_disk(directory: Path) -> list[str]:
@@ -72,7 +73,7 @@ def small_disk(directory: Path) -> list[str]:
 
     Without privileges: in namespaces of its own, where the system allows them.
     """
-    mount = f'mount -t tmpfs -o size={DISK_SIZE} none "$0" && exec "$@"'
+    mount = f'mount -t tmpfs -o size={DISK_SIZE},nr_inodes={DISK_FILES} none "$0" && exec "$@"'
     alone = ["unshare", "--user", "--map-root-user", "--mount"]
     return [*alone, "sh", "-c", mount, str(directory)]
 

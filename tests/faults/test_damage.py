@@ -16,6 +16,7 @@ from tests.faults.damage import WAYS, Content, damaged
 from tests.faults.judge import Found, expected_tree, tree
 from tests.faults.seeds import case, cases, chances, done, scaled
 from tests.faults.stage import Stage, generation, write_first, write_second
+from tests.faults.totals import EVERY_WAY
 from tests.support.databases import make_one_key
 
 ROUNDS = 30
@@ -169,3 +170,4 @@ def test_every_object_in_every_way(stage: Stage, world: World, alive: Alive) -> 
         _write(stage, world, plan)
         _verified(stage, world, plan)
     _write(stage, world, dict(world.data))
+    done[EVERY_WAY] += len(ways)

@@ -66,7 +66,7 @@ class Disk:
 
     def free(self) -> None:
         """Makes room again."""
-        (self.here / "ballast").unlink(missing_ok=True)
+        subprocess.run(["rm", "-rf", self.here / "ballast"], check=True)
 
 
 @pytest.fixture(scope="module", params=["a small file system", "small files"])
@@ -232,6 +232,29 @@ def test_a_capture_on_a_full_disk(stage: Stage, world: World, disk: Disk, live: 
     stage.repository(prefix).restore(target)
     assert tree(target) == expected_tree(manifest)
     assert databases.read_all(target) == world.truth
+    subprocess.run(["rm", "-r", here.parent], check=True)
+
+
+@pytest.mark.parametrize("disk", ["a small file system"], indirect=True)
+@pytest.mark.parametrize("leave", [0, 1, 3, 9])
+def test_a_capture_without_room_for_links(
+    stage: Stage, world: World, disk: Disk, leave: int
+) -> None:
+    """There is room for bytes, but not for so many files: the working directory, or a link."""
+    path = _place(disk, world.path, f"links-{leave}")
+    here = _here(disk, path)
+    before = footprint(here)
+    prefix = stage.new_prefix()
+    stage.repository(prefix).create(stage.url(prefix), client=stage.client).close()
+    url, arguments = stage.url(prefix), {"source": path}
+    fill = {"path": disk.ballast, "leave": leave, "files": True}
+    _refused(_live(disk, "backup", url, arguments, fill=fill), path.parent)
+    assert footprint(here) == before
+    assert leftovers(here.parent) == []
+    disk.free()
+    assert _live(disk, "backup", url, arguments).error is None
+    assert len(stage.judge.look(prefix).snapshots) == 1
+    done["full disks during a capture"] += 1
     subprocess.run(["rm", "-r", here.parent], check=True)
 
 

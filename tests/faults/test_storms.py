@@ -78,13 +78,14 @@ def test_all_ends_right(
     monkeypatch.setattr(_retry.Pace, "SLOWEST", 100.0)
     storm = Fault("answer", "request", times=_ALWAYS, chance=percent / 100, answer=answer)
     seed = chances("storm", percent, cause).getrandbits(32)
-    prefix = stage.new_prefix()
     with FaultProxy(seaweed.endpoint_url, seed=seed) as proxy:
         arguments = seaweed.client_arguments(endpoint_url=proxy.endpoint_url)
         with kumo_crt.S3Client(**arguments) as client, proxy.armed(storm):
-            url = stage.url(prefix)
-            with kumo_crt.Repository.create(url, client=client) as repository:
-                _whole_life(stage, repository, prefix, stage.new_directory() / "db")
+            for _ in range(max(1, 15 // percent)):  # a weak storm takes longer to be one
+                prefix = stage.new_prefix()
+                url = stage.url(prefix)
+                with kumo_crt.Repository.create(url, client=client) as repository:
+                    _whole_life(stage, repository, prefix, stage.new_directory() / "db")
             metrics = client.metrics()
         requests = len(proxy.requests)
     refused = _ALWAYS - storm.times
@@ -96,6 +97,6 @@ def test_all_ends_right(
     assert lost < 5
     failed = sum(operation["failed"] for operation in metrics["operations"].values())
     assert failed >= refused
-    assert refused > 0.5 * percent / 100 * requests
+    assert refused > 0.3 * percent / 100 * requests
     done[f"requests refused in a storm of {percent} %"] += refused
     done[f"requests sent in a storm of {percent} %"] += requests

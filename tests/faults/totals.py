@@ -8,17 +8,30 @@ import pytest
 
 from tests.faults import seeds
 
-KILLS = 250
-_WORKS = ("backup", "backup_open", "restore", "prune", "delete_snapshot", "pin", "unpin")
+# Each object was damaged in so many ways.
+EVERY_WAY = "ways of damage, each object in each of them"
+
+_KILLS = tuple(
+    f"kills of {work}"
+    for work in ("backup", "backup_open", "restore", "prune", "delete_snapshot", "pin", "unpin")
+)
+_DAMAGE = "damaged objects, found by verify"
+# What the battery promises, of what kinds, and what shows that every part of that ran.
+_PROMISES: tuple[tuple[int, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (250, "kills", _KILLS, _KILLS),
+    (500, "damaged objects", (_DAMAGE,), ("restores refused", EVERY_WAY)),
+)
 
 
-def _too_small() -> str | None:
-    """What is missing of a battery of which every part ran; None if nothing is."""
-    counts = [seeds.done[f"kills of {work}"] for work in _WORKS]
-    wanted = round(min(1.0, seeds.scale()) * KILLS)
-    if not all(counts) or not seeds.is_whole() or sum(counts) >= wanted:
-        return None
-    return f"{sum(counts)} kills, where the battery promises {wanted}"
+def _too_small() -> list[str]:
+    """What is missing of a battery of which every part ran."""
+    missing = []
+    for promised, what, kinds, parts in _PROMISES:
+        count = sum(seeds.done[kind] for kind in kinds)
+        wanted = round(min(1.0, seeds.scale()) * promised)
+        if seeds.is_whole() and all(seeds.done[part] for part in parts) and count < wanted:
+            missing.append(f"{count} {what}, where the battery promises {wanted}")
+    return missing
 
 
 class Totals:
@@ -35,7 +48,7 @@ class Totals:
         output = getattr(session.config, "workeroutput", None)
         if output is not None:
             output["faults"] = dict(seeds.done)
-        elif _too_small() is not None:
+        elif _too_small():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -45,6 +58,5 @@ class Totals:
         terminalreporter.section(f"faults, seed {seeds.seed()}, scale {seeds.scale():g}")
         for name, count in sorted(seeds.done.items()):
             terminalreporter.line(f"{count:6} {name}")
-        missing = _too_small()
-        if missing is not None:
+        for missing in _too_small():
             terminalreporter.line(missing, red=True)
