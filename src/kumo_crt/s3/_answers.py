@@ -93,8 +93,10 @@ class Headers:
     @property
     def content_encoding(self) -> str | None:
         """Content-Encoding, without how the object was sent, which some services keep."""
-        codings = self._values.get("content-encoding", "").split(",")
-        kept = [coding.strip() for coding in codings if coding.strip() not in ("aws-chunked", "")]
+        codings = self._values.get("content-encoding")
+        if codings is None:
+            return None
+        kept = [coding for coding in map(str.strip, codings.split(",")) if coding != "aws-chunked"]
         return ",".join(kept) or None
 
     @property
