@@ -97,6 +97,12 @@ def silent() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def silent_tls(silent: str) -> str:
+    """The same where TLS is spoken: no handshake comes to its end."""
+    return silent.replace("http:", "https:")
+
+
+@pytest.fixture(scope="module")
 def deaf() -> Iterator[str]:
     """A server that does not even take connections: its queue is full."""
     waiting = []
@@ -163,7 +169,7 @@ def _ends(
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)
-@pytest.mark.parametrize("server", ["silent", "deaf"])
+@pytest.mark.parametrize("server", ["silent", "silent_tls", "deaf"])
 def test_no_answer(
     request: pytest.FixtureRequest, tmp_path: Path, server: str, program: str
 ) -> None:
