@@ -58,6 +58,7 @@ class Fiber:
         "gathers",
         "group",
         "index",
+        "kept",
         "operation",
         "over",
         "reserves",
@@ -77,6 +78,7 @@ class Fiber:
         self.over = False
         self.cancel = False  # to be told at its next turn
         self.cancelled = False  # has been told
+        self.kept = False  # has an answer that it has to see first
         # What it waits for: one of these, or its turn, or a blocking function.
         self.gathers: _Group | None = None
         self.call: Call | None = None  # waits to be submitted; or has been:
@@ -182,6 +184,7 @@ class Scheduler:
                 self._ready.append((fiber, None, error))
             else:
                 self._ready.append((fiber, response, None))
+                fiber.kept = fiber.call is not None and fiber.call.kept
             call, fiber.call, fiber.operation = fiber.call, None, None
             self._flying.pop(call_id, None)
             if self._metered.pop(call_id, None) and call and response:
@@ -232,7 +235,8 @@ class Scheduler:
             self._fail_group(group, Cancelled())
             self._fill(group)
         elif fiber.operation is not None:
-            fiber.operation.cancel()
+            if fiber.call is None or not fiber.call.kept:
+                fiber.operation.cancel()
         elif fiber.call is not None or fiber.sleep_id or fiber.reserves:
             fiber.call, fiber.sleep_id, fiber.reserves = None, 0, 0
             self._ready.append((fiber, None, None))
@@ -264,7 +268,8 @@ class Scheduler:
     # -- fibers ----------------------------------------------------------------------------
 
     def _step(self, fiber: Fiber, value: Any, error: BaseException | None) -> None:
-        if fiber.cancel and not fiber.cancelled:
+        kept, fiber.kept = fiber.kept, False
+        if fiber.cancel and not fiber.cancelled and not kept:
             fiber.cancelled = True
             error = Cancelled()
         try:
@@ -277,7 +282,9 @@ class Scheduler:
             self._finished(fiber, None, raised)
         else:
             kind = type(wanted)
-            if kind is Call:
+            if kept and fiber.cancel:
+                self._ready.append((fiber, None, None))
+            elif kind is Call:
                 fiber.call = wanted
                 waits = self._pending or len(self._flying) >= self._limit
                 if waits and not wanted.urgent:

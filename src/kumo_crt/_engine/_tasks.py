@@ -34,7 +34,9 @@ class Cancelled(BaseException):
 class Call:
     """One native operation; see `_core.Client.submit` for the fields it passes on.
 
-    One that is ``urgent`` does not wait until fewer others are in flight.
+    One that is ``urgent`` does not wait until fewer others are in flight. One that is ``kept`` is
+    not cancelled once it is in flight: its answer tells the task what there is to clean up, which
+    is `Cancelled` after that.
     """
 
     client: _core.Client
@@ -52,6 +54,7 @@ class Call:
     meter: Meter | None = None
     urgent: bool = False
     any_credentials: bool = False
+    kept: bool = False
 
     def start(self, queue: _core.CompletionQueue, call_id: int) -> _core.Operation:
         """Hands it to the native client."""

@@ -14,7 +14,7 @@ from kumo_crt import _core
 from kumo_crt._config import Settings
 from kumo_crt._engine import Call, Meter, Sleep, Task
 from kumo_crt.s3._budget import Budget, size_of
-from kumo_crt.s3._retry import CLEANING, ERRORS_INSIDE, Retries
+from kumo_crt.s3._retry import BEGINNING, CLEANING, ERRORS_INSIDE, Retries
 from kumo_crt.s3._trailers import Trailers
 
 _USER_AGENT = f"kumo_crt/{_core.build_info()['version']}"
@@ -144,6 +144,7 @@ class Context:
             meter=meter,
             urgent=self.urgent,
             any_credentials=operation in CLEANING,
+            kept=operation in BEGINNING,
         )
         if self.budget is not None:
             yield from self.budget.before(size_of(body) + expected)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ERRORS_INSIDE = frozenset({"CompleteMultipartUpload", "CopyObject", "UploadPartCopy"})
 # Operations that take away what a failure leaves: such as one to have new credentials.
 CLEANING = frozenset({"AbortMultipartUpload"})
+# Those whose answer is needed for that.
+BEGINNING = frozenset({"CreateMultipartUpload"})
 _BASE = 0.1  # seconds; doubled with every attempt
 _THROTTLED_BASE = 0.5
 _MAX_PAUSE = 20.0
