@@ -359,3 +359,22 @@ def test_a_file_that_was_not_opened_is_not_taken_for_done(
     assert report.kept_bytes == 0
     assert content_of(target) == library.truth("plain")
     assert os.listdir(tmp_path).count(work.name) == 0
+
+
+def test_what_is_told_of_bytes(encrypted: kumo_crt.Repository, make: Make, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def told(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    path = make("many_files")
+    planned = encrypted.backup(path, dry_run=True)
+    sent = encrypted.backup(path, progress=told)
+    stored = sum(file.stored_size for file in sent.files)
+    assert seen[-1] == (stored, stored)
+    assert sent.uploaded_bytes == sum(file.stored_size for file in stored_files(sent))
+    assert planned.uploaded_bytes == sent.uploaded_bytes
+    encrypted.restore(tmp_path / "target", progress=told)
+    assert seen[-1] == (sent.total_bytes, sent.total_bytes)
+    encrypted.verify(level="full", progress=told)
+    assert seen[-1] == (sent.uploaded_bytes, sent.uploaded_bytes)

@@ -327,3 +327,21 @@ def test_a_restored_copy_is_a_source(
     report = encrypted.repair(copy)
     assert report.ok, report.remaining
     assert encrypted.verify(level="full").ok
+
+
+@pytest.mark.parametrize("name", ["plain", "many_files"])
+def test_an_object_that_has_grown(
+    encrypted: kumo_crt.Repository,
+    keyless: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    name: str,
+) -> None:
+    snapshot = encrypted.backup(make(name))
+    file = stored_files(snapshot, "sst")[0]
+    put(boto, bucket, key_of(file), get(boto, bucket, key_of(file)) + b"more")
+    for repository in (encrypted, keyless):
+        problems = repository.verify(level="full").problems
+        assert {problem.key for problem in problems} == {file.key}
+        assert {problem.kind for problem in problems} == {"size"}

@@ -1,18 +1,22 @@
 """An independent reader of repositories: boto3, JSON, and the checksums of the awscrt package.
 
-It knows docs/format.md and nothing of kumo_crt's code.
+It knows docs/format.md and nothing of kumo_crt's code. What is sealed it opens with the key of the
+environment (``KUMO_CRT_KEY``, in hexadecimal).
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from awscrt import checksums
+
+from tests.crypto import reference
 
 
 @dataclass(frozen=True)
@@ -105,24 +109,28 @@ class Judge:
         for file in manifest["files"]:
             if "inline" in file:
                 content = base64.b64decode(file["inline"], validate=True)
-                size, crc = len(content), _crc32c(content)
+                size, crc = _content(file, content)
             else:
                 stored = objects.get(file["key"])
                 assert stored is not None, f"{what}: {file['path']}: {file['key']} is missing"
                 size, crc = self._part(prefix + file["key"], stored, file)
-            assert (size, crc) == (file["size"], file["crc32c"]), f"{what}: {file['path']}"
+            assert (size, crc) == (file["size"], _checksum_of(file)), f"{what}: {file['path']}"
         assert manifest["total_bytes"] == sum(file["size"] for file in manifest["files"]), what
         (current,) = (file for file in manifest["files"] if file["kind"] == "current")
-        named = base64.b64decode(current["inline"]).decode()
+        named = _opened(current, base64.b64decode(current["inline"])).decode()
         assert [f["path"] + "\n" for f in manifest["files"] if f["kind"] == "manifest"] == [named]
 
     def _part(self, key: str, stored: Stored, file: dict[str, Any]) -> tuple[int, str]:
         """Size and CRC32C of what an object, or a place in a bundle, holds of a file."""
-        if "offset" not in file:
+        if "offset" not in file and "salt" not in file:
             return stored.size, self._checksum(key, stored)
-        start = file["offset"]
-        content = self.get(key)[start : start + file["size"]]
-        return len(content), _crc32c(content)
+        start = file.get("offset", 0)
+        content = self.get(key)
+        size = file["size"]
+        if "salt" in file:
+            size += 32 + 16 * max(1, -(-size // reference.CHUNK))
+            assert "offset" in file or len(content) == size, key
+        return _content(file, content[start : start + size])
 
     def _checksum(self, key: str, stored: Stored) -> str:
         identity = (stored.etag, stored.size)
@@ -136,6 +144,32 @@ def _crc32c(content: bytes) -> str:
     return f"{checksums.crc32c(content):08x}"
 
 
+def _key() -> bytes:
+    return bytes.fromhex(os.environ["KUMO_CRT_KEY"])
+
+
+def _opened(file: dict[str, Any], stored: bytes) -> bytes:
+    """A file's content, from what is stored of it."""
+    if "salt" not in file:
+        return stored
+    assert _crc32c(stored) == file["sealed_crc32c"], file["path"]
+    return reference.restored(_key(), file, stored)
+
+
+def _content(file: dict[str, Any], stored: bytes) -> tuple[int, str]:
+    content = _opened(file, stored)
+    return len(content), _crc32c(content)
+
+
+def _checksum_of(file: dict[str, Any]) -> str:
+    """CRC32C of a file's content, by its manifest."""
+    crc: str = file["crc32c"]
+    if "salt" not in file:
+        return crc
+    mask = reference.mac(_key(), "kumo-crt 1 crc", bytes.fromhex(file["salt"]))[:4]
+    return f"{int(crc, 16) ^ int.from_bytes(mask, 'big'):08x}"
+
+
 def tree(directory: Path) -> dict[str, str] | None:
     """Files of a database by name, with their CRC32C; None if there is no such directory."""
     if not directory.exists():
@@ -145,7 +179,7 @@ def tree(directory: Path) -> dict[str, str] | None:
 
 def expected_tree(manifest: dict[str, Any]) -> dict[str, str]:
     """What a restore of a snapshot gives."""
-    return {file["path"]: file["crc32c"] for file in manifest["files"]}
+    return {file["path"]: _checksum_of(file) for file in manifest["files"]}
 
 
 def without(keys: Iterable[str], *folders: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from kumo_crt._engine import Gather, Meter, Reserve, Task
@@ -150,6 +151,8 @@ def get_object_task(
         ChecksumMismatchError: It is not what the options say.
     """
     where = store.location.key(stored.key)
+    if options.range is not None:
+        options = replace(options, object_size=stored.size)
     try:
         return (yield from get_task(store.context, store.bucket, where, into, options))
     except NotFoundError:

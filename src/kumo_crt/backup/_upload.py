@@ -135,7 +135,7 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     ]
     plan.reused = sum(item.file.size for item in reused.values())
     plan.uploaded = sum(
-        file.size for file in files if file.path not in reused and file.inline is None
+        file.stored_size for file in files if file.path not in reused and file.inline is None
     )
     archive = plan.packing.archive
     if archive is not None:
@@ -188,8 +188,9 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
         others = [found for found in leases.values() if found.id != lease.id]
         unfinished = yield from _unfinished.find_task(plan.store, others, plan.created_at)
     archive = plan.packing.archive
-    total = sum(file.size for file in plan.capture.files) if archive is None else archive.size
-    meter = Meter(plan.progress, total)
+    key = plan.store.key
+    total = sum(_sealing.sealed_size(key, file.size) for file in plan.capture.files)
+    meter = Meter(plan.progress, total if archive is None else archive.size)
     sender = Sender(plan.store, meter, plan.throttle, unfinished)
     if archive is None:
         files = yield from _send_files(plan, sender)
@@ -219,7 +220,7 @@ def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
             plan.relied_on.append(there)
         else:
             continue
-        sender.meter.add(file.size)
+        sender.meter.add(_sealing.sealed_size(plan.store.key, file.size))
         file.release()
     tasks = [_send_bundle(plan, sender, bundle) for bundle in plan.packing.bundles]
     tasks += [_send_file(plan, sender, file) for file in plan.packing.alone]

@@ -37,6 +37,7 @@ class GetOptions:
         expected_size: Size the object must have, where the caller knows it.
         expected_crc32c: CRC32C that what is read must have, where the caller knows it; saves asking
             for the stored one of the whole object.
+        object_size: Size that the whole object must have of which a range is read, likewise.
         max_size: Bytes that the caller has room for.
         progress: Called with bytes done and total.
         meter: Counts the bytes of several downloads.
@@ -47,6 +48,7 @@ class GetOptions:
     version_id: str | None = None
     expected_size: int | None = None
     expected_crc32c: int | None = None
+    object_size: int | None = None
     max_size: int | None = None
     progress: Callable[[int, int], object] | None = None
     meter: Meter | None = None
@@ -246,6 +248,11 @@ def _first(download: _Download) -> Task[_Received]:
     answer = Headers(response.headers)
     if ranged:
         total = _check_range(download, answer, start, response.received, cut=response.truncated)
+        if options.object_size not in (None, total):
+            raise TransportError(
+                f"{download.what}: the object has {total} bytes where {options.object_size} were "
+                "expected; try again"
+            )
         length = min(stop if options.range and stop is not None else total, total) - start
         # What came into memory of its own has room for that much only.
         short = download.sink is None and not response.truncated and response.received < length
