@@ -14,28 +14,29 @@ from hypothesis.stateful import rule
 from rocksdict import Checkpoint
 
 import kumo_crt
-from kumo_crt.exceptions import RepositoryLockedError
+from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 from tests.backup.interleaving import run_interleaved, without_waiting
 from tests.model.base import ONE, Base
 from tests.model.held import Elsewhere, Here
 from tests.model.keeping import RULES, Rules, as_arguments
-from tests.model.world import Database
+from tests.model.world import KEY, Database
 from tests.support.processes import environment
 
 _BUNDLES = st.sampled_from(
     [{}, {"bundle_below": 0}, {"bundle_below": 4_000}, {"bundle_size": 1 << 20}]
 )
+_FORMS = _BUNDLES | st.just({"single_object": True})
 _TAGS = st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2)
 
 
 class Capturing(Base):
     """Snapshots come."""
 
-    @rule(one=ONE, who=ONE, live=st.booleans(), tags=_TAGS, bundles=_BUNDLES)
+    @rule(one=ONE, who=ONE, live=st.booleans(), tags=_TAGS, form=_FORMS)
     def back_up(
-        self, one: int, who: int, live: bool, tags: dict[str, str], bundles: dict[str, Any]
+        self, one: int, who: int, live: bool, tags: dict[str, str], form: dict[str, Any]
     ) -> None:
-        """Of a database that is open here or elsewhere, or closed."""
+        """Of a database that is open here or elsewhere, or closed; in files, or as one object."""
         world, database = self.world, self.database(one)
         repository = self.repository(who)
         held = database.held
@@ -44,14 +45,20 @@ class Capturing(Base):
             with pytest.raises(RepositoryLockedError):
                 repository.backup(database.path)
         source = held.db if isinstance(held, Here) and not live else database.path
-        more: dict[str, Any] = {"live": live, "tags": tags, **bundles}
+        more: dict[str, Any] = {"live": live, "tags": tags, **form}
         before = world.stored()
+        if world.key is not None and "single_object" in form:
+            with pytest.raises(RepositoryError, match="is encrypted"):
+                repository.backup(source, **more)
+            assert world.stored() == before
+            return
         with repository.at(world.now):
             planned = repository.backup(source, dry_run=True, **more)
             assert world.stored() == before
             snapshot = repository.backup(source, **more)
         assert snapshot.tags == planned.tags == tags
         assert snapshot.created_at == world.now
+        assert (snapshot.single_object is not None) == ("single_object" in form)
         world.took(snapshot, database)
 
     @rule(one=ONE, who=ONE, bundles=_BUNDLES)
@@ -89,10 +96,11 @@ class Capturing(Base):
         if is_rare != 9:
             return
         world, database = self.world, self.database(one)
+        secret = {"KUMO_CRT_KEY": KEY.hex()} if world.key is not None else {}
         command = [sys.executable, "-m", "kumo_crt.cli", "backup", "--json"]
         done = subprocess.run(
             [*command, str(database.path), world.url],
-            env=environment(world.stage.server.environment()),
+            env=environment({**world.stage.server.environment(), **secret}),
             capture_output=True,
             check=True,
         )

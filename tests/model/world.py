@@ -21,6 +21,7 @@ from tests.support.servers import S3Server
 
 # Column family -> key -> value.
 Content = dict[str, dict[bytes, bytes]]
+KEY = bytes(range(32))
 # Long ago, so that the service's clock, by which leases are judged, is always later.
 _BEGINNING = datetime(2020, 2, 28, 22, 30, tzinfo=UTC)
 
@@ -144,6 +145,7 @@ class World:
     pinned: set[str] = field(default_factory=set)
     copies: list[Copy] = field(default_factory=list)
     now: datetime = _BEGINNING
+    key: kumo_crt.Key | None = None
     _ids: dict[int, str] = field(default_factory=dict)
     _paths: int = 0
 
@@ -155,12 +157,14 @@ class World:
         directory = stage.directory / prefix
         directory.mkdir()
         url = f"s3://{stage.judge.bucket}/{prefix}"
-        made = Clocked.create(url, client=stage.clients[0])
-        others = [Clocked(url, client=client) for client in stage.clients[1:]]
+        # Every third repository is encrypted.
+        key = kumo_crt.Key(KEY) if stage.count % 3 == 0 else None
+        made = Clocked.create(url, client=stage.clients[0], encryption_key=key)
+        others = [Clocked(url, client=client, encryption_key=key) for client in stage.clients[1:]]
         sources = [Database(directory / f"source-{n}", bool(n), n) for n in range(2)]
         for source in sources:
             source.opened()
-        return cls(stage, directory, prefix, [made, *others], sources)
+        return cls(stage, directory, prefix, [made, *others], sources, key=key)
 
     def end(self) -> None:
         """Removes what is on the disk."""
@@ -229,9 +233,11 @@ class World:
         parts: dict[str, dict[int, int]] = {}
         sizes: dict[str, int] = {}
         for taken in self.snapshots.values():
+            if taken.snapshot.single_object is not None:
+                continue
             for file in taken.snapshot.files:
                 if file.offset is not None:
-                    parts.setdefault(file.stored.key, {})[file.offset] = file.size
+                    parts.setdefault(file.stored.key, {})[file.offset] = file.stored_size
                     sizes[file.stored.key] = file.stored.size
         return sum(sizes[key] - sum(used.values()) for key, used in parts.items())
 

@@ -104,7 +104,7 @@ def _look_up(plan: BackupPlan) -> Task[None]:
         plan.store.key is not None,
     )
     _log.info(
-        "%s: at sequence number %d; of %d files %d are stored, as %s; %d go alone, %d bundles",
+        "%s: at sequence number %d; of %d files %d are stored, by %s; %d go alone, %d bundles",
         plan.capture.db_id,
         plan.capture.sequence_number,
         len(plan.capture.files),
