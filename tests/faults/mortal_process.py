@@ -187,8 +187,6 @@ def _conditions(order: dict[str, Any]) -> Iterator[None]:
             _core.exchange_paths = refuse  # type: ignore[assignment]
         if "temporary" in order:
             tempfile.tempdir = order["temporary"]
-        if "fill" in order:
-            _fill_later(**order["fill"])
         yield
 
 
@@ -258,6 +256,8 @@ def _child(order: dict[str, Any], ready: int, answer: int) -> NoReturn:
         with _conditions(order):
             fate = Fate(order.get("effect", -1), order.get("moment", ""), order.get("pause", 0.0))
             call = _prepare(order)
+            if "fill" in order:
+                _fill_later(**order["fill"])
             if not order.get("unwatched"):
                 fate.watch()
             os.write(ready, b"!")

@@ -205,25 +205,29 @@ def test_a_restore_that_fills_the_disk(stage: Stage, world: World, disk: Disk, n
             subprocess.run(["rm", "-r", here.parent], check=True)
 
 
-@pytest.mark.parametrize("live", [False, True], ids=["closed", "open elsewhere"])
-def test_a_capture_on_a_full_disk(stage: Stage, world: World, disk: Disk, live: bool) -> None:
+@pytest.mark.parametrize("how", ["closed", "open elsewhere", "its own"])
+def test_a_capture_on_a_full_disk(stage: Stage, world: World, disk: Disk, how: str) -> None:
     """A backup needs little room, but some."""
-    path = _place(disk, world.path, f"capture-{live}")
+    path = _place(disk, world.path, f"capture-{how.replace(' ', '-')}")
     here = _here(disk, path)
-    db = Rdict(str(here)) if live else None
+    db = Rdict(str(here)) if how == "open elsewhere" else None
     before = footprint(here)
     prefix = stage.new_prefix()
     stage.repository(prefix).create(stage.url(prefix), client=stage.client).close()
-    url, arguments = stage.url(prefix), {"source": path, "live": live}
-    life = _live(disk, "backup", url, arguments, **disk.fault(0 if disk.is_real else 100))
+    work, arguments = "backup", {"source": path, "live": db is not None}
+    if how == "its own":
+        work, arguments = "backup_open", {"path": path}
+    url = stage.url(prefix)
+    life = _live(disk, work, url, arguments, **disk.fault(0 if disk.is_real else 100))
     _refused(life, path.parent)
     assert "Nothing was sent" in str(life.error)
-    assert footprint(here) == before
+    if how != "its own":
+        assert footprint(here) == before
     assert leftovers(here.parent) == []
     found = stage.judge.look(prefix)
     assert found.snapshots == found.below("data/") == found.below("inflight/") == set()
     disk.free()
-    assert _live(disk, "backup", url, arguments).error is None
+    assert _live(disk, work, url, arguments).error is None
     done["full disks during a capture"] += 1
     if db is not None:
         db.close()

@@ -18,7 +18,7 @@ from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NO_LINKS, Workplace
-from kumo_crt.backup._room import room_in
+from kumo_crt.backup._room import no_room, room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
 _FULL = (
@@ -129,7 +129,7 @@ def _checkpoint_of(
             Checkpoint(database).create_checkpoint(str(target))
         except Exception as error:
             if "db_paths" not in str(error):
-                raise RepositoryError(
+                raise no_room(error, target) or RepositoryError(
                     f"{directory}: RocksDB made no checkpoint: {error}"
                 ) from error
             # RocksDB cannot do it with files in several directories; we can, from outside.
