@@ -249,6 +249,18 @@ def test_ids_that_are_none(repository: kumo_crt.Repository, make: Make, wrong: s
 
 
 @pytest.mark.servers("seaweed-http")
+@pytest.mark.parametrize("wrong", [None, 5, b"latest"])
+def test_ids_that_are_no_texts(
+    repository: kumo_crt.Repository, tmp_path: Path, wrong: object
+) -> None:
+    calls: list[Any] = [repository.snapshot, repository.verify, repository.pin]
+    calls += [repository.delete_snapshot, lambda it: repository.restore(tmp_path / "new", it)]
+    for call in calls:
+        with pytest.raises(TypeError, match=f"an id, which is a text, not {type(wrong).__name__}"):
+            call(wrong)
+
+
+@pytest.mark.servers("seaweed-http")
 def test_tags_that_are_no_texts(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
 ) -> None:

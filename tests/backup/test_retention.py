@@ -152,7 +152,7 @@ def test_within_all_of_history() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "7", "d", "7w", "7 days", "-1d", "1h1d", "0d", timedelta(0), timedelta(-1)]
+    "wrong", ["", "7", "d", "7w", "7 days", "-1d", "1h1d", "0d", timedelta(0), timedelta(-1), 5]
 )
 def test_spans_that_are_none(wrong: str | timedelta) -> None:
     with pytest.raises(ValueError, match="keep_within"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from tests.faults import seeds
 from tests.faults.stage import later
@@ -24,7 +24,12 @@ class Base(RuleBasedStateMachine):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         seeds.done["examples of the model"] += 1
-        self.world = World.begin(stage)
+        self.stage = stage
+
+    @initialize(encrypted=st.sampled_from([False, False, True]))
+    def begin(self, encrypted: bool) -> None:
+        """Whatever is chosen must come from hypothesis, or it could not do it again."""
+        self.world = World.begin(self.stage, encrypted=encrypted)
 
     def teardown(self) -> None:
         """Whatever happened, in the end everything that is committed is there, and nothing else."""

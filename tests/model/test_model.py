@@ -2,7 +2,7 @@
 
 The model is dictionaries: what every column family of every database and snapshot holds, and which
 snapshots there have to be by restic's rules. Everything else is real: RocksDB, SeaweedFS, three
-clients, processes that hold databases open and are killed; every third repository is encrypted,
+clients, processes that hold databases open and are killed; some repositories are encrypted,
 and snapshots are files, bundles or single objects. After each step every snapshot of
 the model and every object that it needs must be there; a restore, a drill or an import must give
 exactly what the model has; and in the end, half an hour later, nothing else must be there.

@@ -150,15 +150,14 @@ class World:
     _paths: int = 0
 
     @classmethod
-    def begin(cls, stage: Stage) -> World:
+    def begin(cls, stage: Stage, *, encrypted: bool) -> World:
         """An empty repository, and two databases."""
         stage.count += 1
         prefix = f"model-{stage.count:05d}/"
         directory = stage.directory / prefix
         directory.mkdir()
         url = f"s3://{stage.judge.bucket}/{prefix}"
-        # Every third repository is encrypted.
-        key = kumo_crt.Key(KEY) if stage.count % 3 == 0 else None
+        key = kumo_crt.Key(KEY) if encrypted else None
         made = Clocked.create(url, client=stage.clients[0], encryption_key=key)
         others = [Clocked(url, client=client, encryption_key=key) for client in stage.clients[1:]]
         sources = [Database(directory / f"source-{n}", bool(n), n) for n in range(2)]

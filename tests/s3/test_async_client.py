@@ -261,7 +261,10 @@ def test_an_unclosed_client_warns() -> None:
         with pytest.raises(kumo_crt.TransportError):
             await clients[0].head_object("bucket", "key")
         await asyncio.sleep(0)  # the loop is done with the error, whose traceback has the client
-        with pytest.warns(ResourceWarning, match=r"unclosed.*AsyncS3Client"):
+        with pytest.warns(
+            ResourceWarning,
+            match=r"unclosed <kumo_crt.AsyncS3Client http://127.0.0.1:9 region=us-east-1>",
+        ):
             clients.clear()
 
     play(scenario())

@@ -45,6 +45,17 @@ def _rate(name: str, value: float | None) -> float | None:
         raise ValueError(f"{variable}={text!r} is not a number") from None
 
 
+def is_id(text: object) -> bool:
+    """Whether this is the id of a snapshot.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"snapshot: expected an id, which is a text, not {type(text).__name__}")
+    return _layout.is_snapshot_id(text)
+
+
 class RepositoryBase:
     """A repository's place, client and configuration."""
 
@@ -280,7 +291,7 @@ class RepositoryBase:
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":
-            if not _layout.is_snapshot_id(snapshot_id):
+            if not is_id(snapshot_id):
                 raise SnapshotNotFoundError(
                     f"{self._location}: {snapshot_id!r} is no snapshot id, such as "
                     "20261123T060000Z-0a1b2c3d, nor 'latest'"

@@ -58,9 +58,10 @@ def select_task(
     ids = {family.name: family.id for family in state.column_families}
     unknown = sorted(set(wanted) - set(ids))
     if unknown or not wanted:
+        lacking = f"has no column family {', '.join(map(repr, unknown))}"
         raise RepositoryError(
-            f"snapshot {snapshot.id} has no column family {', '.join(map(repr, unknown))}: it has "
-            f"{', '.join(map(repr, sorted(ids)))}"
+            f"snapshot {snapshot.id}: {lacking if unknown else 'no column family was named'}: it "
+            f"has {', '.join(map(repr, sorted(ids)))}"
         )
     keep = frozenset(ids[name] for name in wanted)
     numbers = {file.number for file in state.sst_files if file.column_family_id in keep}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from kumo_crt.backup import _layout, _pins
-from kumo_crt.backup._base import RepositoryBase
+from kumo_crt.backup import _pins
+from kumo_crt.backup._base import RepositoryBase, is_id
 from kumo_crt.exceptions import SnapshotNotFoundError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Keeping(RepositoryBase):
         Raises:
             SnapshotNotFoundError: It is none.
         """
-        if not _layout.is_snapshot_id(snapshot_id):
+        if not is_id(snapshot_id):
             raise SnapshotNotFoundError(
                 f"{self._location}: {snapshot_id!r} is no snapshot id, such as "
                 "20261123T060000Z-0a1b2c3d; snapshots() and kumo-crt snapshots tell them"

@@ -29,7 +29,7 @@ class Within:
         if isinstance(value, timedelta):
             parsed = cls(0, 0, value)
         else:
-            match = _WITHIN.fullmatch(value.strip())
+            match = _WITHIN.fullmatch(value.strip()) if isinstance(value, str) else None
             if match is None or not any(match.groups()):
                 raise ValueError(
                     f"keep_within {value!r}: expected years, months, days, hours, such as '1y6m' "

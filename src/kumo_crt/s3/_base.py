@@ -60,8 +60,9 @@ class ClientBase:
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._context is not None:
+            what = repr(self)
             self._close_at_once()
-            _warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            _warn(f"unclosed {what}", ResourceWarning, source=self)
 
     def __repr__(self) -> str:
         settings = self._settings
