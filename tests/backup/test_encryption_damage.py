@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -295,19 +295,19 @@ def test_a_file_that_changes_while_it_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = make("plain")
-    examine = _sealing.examine
+    examine = _sealing.examine_task
 
-    def and_change(*args: Any) -> _sealing.Examined:
-        found = examine(*args)
-        if len(args) == 4 and args[3].name.endswith(".sst"):
-            with open(args[3], "r+b") as file:
-                file.seek(1000)
-                byte = file.read(1)
-                file.seek(1000)
-                file.write(bytes([byte[0] ^ 1]))
+    def and_change(
+        key: kumo_crt.Key, descriptor: int, size: int, path: Path
+    ) -> Generator[Any, Any, _sealing.Examined]:
+        found = yield from examine(key, descriptor, size, path)
+        if path.name.endswith(".sst"):
+            content = path.read_bytes()
+            with open(path, "r+b") as file:
+                file.write(flipped(content, 1000))
         return found
 
-    monkeypatch.setattr(_sealing, "examine", and_change)
+    monkeypatch.setattr(_sealing, "examine_task", and_change)
     with pytest.raises(IntegrityError, match="changed while it was being read: chunk 0"):
         encrypted.backup(path)
     assert not [key for key in keys(boto, bucket, "data/") if "/sst-" in key]

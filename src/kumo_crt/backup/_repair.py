@@ -174,7 +174,7 @@ def _repair_one(
     with open(path, "rb", buffering=0) as opened:
         if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise IntegrityError(f"{path}: is no regular file any more")
-        source = _source_of(plan, opened.fileno(), path)
+        source = yield from _source_of(plan, opened.fileno(), path)
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 
@@ -192,15 +192,14 @@ def _repair_archive(
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 
-def _source_of(plan: RepairPlan, fd: int, path: Path) -> Source:
+def _source_of(plan: RepairPlan, fd: int, path: Path) -> Task[Source]:
     """The body that makes the object what it was."""
     key = plan.store.key
     if key is None:
         return FileSource(fd)
     # One content is always sealed to the same bytes.
-    return _sealing.sealed_source(
-        key, fd, _sealing.examine(key, fd, os.fstat(fd).st_size, path), path
-    )
+    examined = yield from _sealing.examine_task(key, fd, os.fstat(fd).st_size, path)
+    return _sealing.sealed_source(key, fd, examined, path)
 
 
 def _bring_back(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt._engine import Blocking, Task
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Sealed
 from kumo_crt.exceptions import IntegrityError
@@ -16,7 +19,7 @@ ALGORITHM = "AES-256-GCM-STREAM-1"
 _SEAL = b',"seal":"'
 _END = b'"}\n'
 _DIGITS = 64
-# An interrupt is noticed after as much.
+# An interrupt is noticed, and others go on, after as much.
 _SLICE = 16 << 20
 
 
@@ -86,8 +89,26 @@ def examine(key: Key, source: object, size: int, path: Path | None = None) -> Ex
     """Reads a content: a buffer, or a file by its descriptor."""
     native = key._native.examine()
     with _reading(path):
-        for stop in (*range(_SLICE, size, _SLICE), size):
+        for stop in _stops(size):
             native.read(source, size, stop)
+    return _examined(native, size)
+
+
+def examine_task(key: Key, descriptor: int, size: int, path: Path) -> Task[Examined]:
+    """Reads a file, and lets others go on meanwhile."""
+    native = key._native.examine()
+    with _reading(path):
+        for stop in _stops(size):
+            yield Blocking(partial(native.read, descriptor, size, stop))
+    return _examined(native, size)
+
+
+def _stops(size: int) -> Iterator[int]:
+    yield from range(_SLICE, size, _SLICE)
+    yield size
+
+
+def _examined(native: _core.Examination, size: int) -> Examined:
     salt, crc = native.finish()
     return Examined(size, crc, salt, native)
 

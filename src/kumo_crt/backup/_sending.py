@@ -110,27 +110,35 @@ class SealedContent:
         self.kind = file.kind
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[tuple[int, _sealing.Examined]]:
+    def _open(self) -> Iterator[int]:
         file = self._file
         with open(file.source, "rb", buffering=0) as opened:
-            fd = opened.fileno()
-            if (size := os.fstat(fd).st_size) != file.size:
+            if (size := os.fstat(opened.fileno()).st_size) != file.size:
                 raise _changed(file.source, size, file.size)
-            if self._examined is None:
-                found = _sealing.examine(self._key, fd, size, file.source)
-                checked(file, found.crc32c)
-                self._examined = found
-            yield fd, self._examined
+            yield opened.fileno()
+
+    def _keep(self, found: _sealing.Examined) -> _sealing.Examined:
+        checked(self._file, found.crc32c)
+        self._examined = found
+        return found
 
     def crc32c(self) -> int:
         """Seals the file for it."""
-        with self._open() as (fd, examined):
-            return _sealing.sealed_crc32c(self._key, fd, examined, self._file.source)
+        file = self._file
+        with self._open() as fd:
+            examined = self._examined or self._keep(
+                _sealing.examine(self._key, fd, file.size, file.source)
+            )
+            return _sealing.sealed_crc32c(self._key, fd, examined, file.source)
 
     def put(self, store: Store, key: str, options: PutOptions) -> Task[PutResult]:
         """Sends the sealed file, sealed part by part."""
-        with self._open() as (fd, examined):
-            source = _sealing.sealed_source(self._key, fd, examined, self._file.source)
+        file = self._file
+        with self._open() as fd:
+            examined = self._examined or self._keep(
+                (yield from _sealing.examine_task(self._key, fd, file.size, file.source))
+            )
+            source = _sealing.sealed_source(self._key, fd, examined, file.source)
             return (yield from put_task(store.context, store.bucket, key, source, options))
 
     def stored(self, sent: StoredObject) -> SnapshotFile:
