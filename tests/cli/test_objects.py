@@ -137,6 +137,8 @@ def test_what_is_not_there(kumo: Run, bucket: str, tmp_path: Path) -> None:
     missing.failed(1, f"s3://{bucket}/nothing")
     assert missing.document["error"]["type"] == "NotFoundError"
     assert not target.exists()
+    nowhere = kumo("get", f"s3://{bucket}/nothing", tmp_path / "none" / "target")
+    nowhere.failed(1, f"{tmp_path / 'none'}: no such directory: create it first")
     kumo("get", f"s3://{bucket}/nothing", "-").failed(1)
     kumo("ls", f"s3://{bucket}/nothing").failed(1, "nothing")
     kumo("ls", "s3://no-such-bucket-here").failed(1, "no-such-bucket-here")

@@ -94,6 +94,8 @@ def get(args: argparse.Namespace, output: Output) -> int:
         if name in ("", ".", ".."):
             raise UsageError(f"{args.file} is a directory: name a file")
         target /= name
+    if not to_stdout and not target.parent.is_dir():
+        raise CommandError(f"{target.parent}: no such directory: create it first")
     begun = time.monotonic()
     with open_client(args, output) as client:
         if args.dry_run:
