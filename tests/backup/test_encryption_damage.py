@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import json
 import logging
 import multiprocessing
+import os
 import pickle
 import shutil
 from collections.abc import Generator, Iterator
@@ -327,6 +329,30 @@ def test_a_restored_copy_is_a_source(
     report = encrypted.repair(copy)
     assert report.ok, report.remaining
     assert encrypted.verify(level="full").ok
+
+
+def test_a_disk_that_fills_up(
+    encrypted: kumo_crt.Repository,
+    library: Library,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encrypted.backup(make("plain"))
+    target = tmp_path / "target"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(kumo_crt.RepositoryError) as caught:
+            encrypted.restore(target)
+    assert str(caught.value).startswith(f"{tmp_path}/.target.kumo-restore-")
+    assert ": No space left on device: " in str(caught.value)
+    assert not target.exists()
+    encrypted.restore(target)
+    assert content_of(target) == library.truth("plain")
 
 
 @pytest.mark.parametrize("name", ["plain", "many_files"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -95,9 +96,9 @@ def _open_task(
 ) -> Task[None]:
     """Reads and opens a sealed file piece by piece."""
     with contextlib.ExitStack() as stack:
-        opened = None
+        opened: io.FileIO | None = None
         if isinstance(into, Path):
-            opened = stack.enter_context(open(into, "wb", buffering=0)).fileno()
+            opened = stack.enter_context(open(into, "wb", buffering=0))
         problem: str | None = None
         for _ in range(READINGS):
             counted = Meter(None, 0, meter)
@@ -119,7 +120,7 @@ def _open_piece_task(
     sealed: Sealed,
     key: Key,
     span: tuple[int, int],
-    into: int | None,
+    into: io.FileIO | None,
     meter: Meter,
 ) -> Task[Piece]:
     start, stop = span
@@ -135,10 +136,14 @@ def _open_piece_task(
         return piece
 
 
-def _write(into: int, content: memoryview, offset: int) -> None:
-    while content:
-        count = os.pwrite(into, content, offset)
-        content, offset = content[count:], offset + count
+def _write(into: io.FileIO, content: memoryview, offset: int) -> None:
+    try:
+        while content:
+            count = os.pwrite(into.fileno(), content, offset)
+            content, offset = content[count:], offset + count
+    except OSError as error:
+        error.filename = str(into.name)
+        raise
 
 
 def get_object_task(
