@@ -146,6 +146,10 @@ def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Pat
     assert [item["kind"] for item in broken.document["problems"]] == ["restore"]
     level = kumo("verify", repository, "--level", "restore")
     assert level.code == 3
+    told = kumo("drill", repository, "--scratch", scratch)
+    assert told.code == 3
+    assert "recovered" not in told.out
+    assert "repair it from a database or copy" in told.out
     assert list(scratch.iterdir()) == []
     kumo("drill", f"{repository}-elsewhere").failed(10)
 

@@ -295,7 +295,8 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
         findings.add(
             ERROR,
             "damage",
-            f"{len(damaged)} objects were found damaged and not read since; the first is "
+            f"{len(damaged)} object{'s were' if len(damaged) > 1 else ' was'} found damaged and "
+            "not read since; the first is "
             f"{damaged[0]} ({damage[damaged[0]].kind})",
             "kumo-crt repair, from a database or copy that still has the files",
         )

@@ -313,4 +313,8 @@ def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
                 f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was "
                 "being restored: restore another one"
             )
-    return IntegrityError(f"damaged in the repository: {damage}")
+    return IntegrityError(
+        f"damaged in the repository: {str(damage).rstrip('.')}. Nothing was restored: repair it "
+        "from a database or copy that has the file (repair, kumo-crt repair), or restore another "
+        "snapshot"
+    )

@@ -172,19 +172,24 @@ def drill(args: argparse.Namespace, output: Output) -> int:
             max_concurrency=args.max_concurrency,
         )
     output.document(fields(result))
-    output.message(
-        f"snapshot {result.snapshot}, {format_age(result.age_seconds)} old: "
-        f"{count_of(result.files, 'file')}, {format_bytes(result.total_bytes)}, "
-        f"{count_of(sum(result.entries.values()), 'entry', 'entries')} in "
+    # Without entries it got nowhere, and there is no time to tell.
+    entries = (
+        f", {count_of(sum(result.entries.values()), 'entry', 'entries')} in "
         f"{count_of(len(result.entries), 'column family', 'column families')}"
     )
     output.message(
-        f"recovered in {format_seconds(result.recovery_seconds)} (restored in "
-        f"{format_seconds(result.restore_seconds)}, "
-        f"{format_rate(result.total_bytes, result.restore_seconds)}; opened in "
-        f"{format_seconds(result.open_seconds)}), read in {format_seconds(result.scan_seconds)}"
-        + ("; as in the drill before" if result.compared and result.ok else "")
+        f"snapshot {result.snapshot}, {format_age(result.age_seconds)} old: "
+        f"{count_of(result.files, 'file')}, {format_bytes(result.total_bytes)}"
+        + (entries if result.entries else "")
     )
+    if result.entries:
+        output.message(
+            f"recovered in {format_seconds(result.recovery_seconds)} (restored in "
+            f"{format_seconds(result.restore_seconds)}, "
+            f"{format_rate(result.total_bytes, result.restore_seconds)}; opened in "
+            f"{format_seconds(result.open_seconds)}), read in {format_seconds(result.scan_seconds)}"
+            + ("; as in the drill before" if result.compared and result.ok else "")
+        )
     if result.ok:
         return errors.DONE
     for problem in result.problems:
