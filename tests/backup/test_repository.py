@@ -11,8 +11,18 @@ import pytest
 
 import kumo_crt
 from kumo_crt.backup import _layout
+from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
-from tests.backup.helpers import delete, keys, leftovers, manifest_key, stored_files, tree, url
+from tests.backup.helpers import (
+    delete,
+    keys,
+    leftovers,
+    manifest_key,
+    put,
+    stored_files,
+    tree,
+    url,
+)
 from tests.support.servers import S3Server
 
 # -- creating and opening -------------------------------------------------------------------------
@@ -195,6 +205,30 @@ def test_snapshots_are_in_order(repository: kumo_crt.Repository, make: Make) -> 
     assert [dict(snapshot.tags) for snapshot in repository.snapshots()] == [
         {"n": str(n)} for n in range(12)
     ]
+
+
+@pytest.mark.servers("seaweed-http")
+def test_snapshots_that_go_or_are_damaged_while_others_are_good(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("one_key")
+    first, second, third = (repository.backup(path) for _ in range(3))
+
+    def delete_first(number: int, sent: Sent) -> None:
+        if sent.operation == "GetObject" and sent.key.endswith(manifest_key(first)):
+            delete(boto, bucket, manifest_key(first))
+
+    with watched(s3, delete_first):
+        assert repository.snapshots() == [second, third]
+    assert keys(boto, bucket, "snapshots/") == {manifest_key(second), manifest_key(third)}
+    put(boto, bucket, manifest_key(second), b"{}")
+    with pytest.raises(kumo_crt.FormatError, match=second.id):
+        repository.snapshots()
+    told: list[str] = []
+    found = repository.snapshots(on_damage=lambda i, error: told.append(f"{i}: {error}"))
+    assert found == [third]
+    assert len(told) == 1
+    assert told[0].startswith(f"{second.id}: {url(bucket)}/snapshots/")
 
 
 @pytest.mark.servers("seaweed-http")

@@ -63,6 +63,26 @@ def test_several_databases_are_told_apart(kumo: Run, repository: str, memory_pat
     assert rows[1].split()[1] == other["id"]
 
 
+def test_a_manifest_that_cannot_be_read(
+    kumo: Run, boto: Any, bucket: str, repository: str, database: Path
+) -> None:
+    """The others are listed: which one to restore is what an operator has to know now."""
+    good = kumo("backup", database, repository, "--json").document["snapshot"]["id"]
+    (bad,) = [key for key in _keys(boto, bucket) if "/snapshots/" in key and good not in key]
+    bad_id = bad.rpartition("/")[2].removesuffix(".json")
+    boto.put_object(Bucket=bucket, Key=bad, Body=b"{}")
+    listed = kumo("snapshots", repository)
+    assert listed.code == 3
+    assert listed.out.splitlines()[1].startswith(f"{good}  ")
+    assert f"\nsnapshot {bad_id} DAMAGED: " in listed.out
+    assert listed.out.endswith("or forget it: nothing is pruned until then\n")
+    document = kumo("snapshots", repository, "--json").document
+    assert [item["id"] for item in document["snapshots"]] == [good]
+    assert list(document["unreadable"]) == [bad_id]
+    assert kumo("forget", repository, bad_id).code == 0
+    assert kumo("snapshots", repository).code == 0
+
+
 def test_a_repository_without_snapshots_is_not_fresh(
     kumo: Run, boto: Any, bucket: str, repository: str
 ) -> None:

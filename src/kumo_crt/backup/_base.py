@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -19,6 +20,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     EncryptionKeyError,
     EnvironmentMismatchError,
+    FormatError,
     NotFoundError,
     PreconditionFailedError,
     RepositoryError,
@@ -28,6 +30,8 @@ from kumo_crt.s3 import S3Client
 from kumo_crt.s3._budget import Budget
 
 T = TypeVar("T")
+# What is told of a manifest that cannot be read: the snapshot's id, and why.
+OnDamage = Callable[[str, FormatError], object]
 DEFAULT_CONCURRENCY = 8
 # Seconds.
 _JUST = 10.0
@@ -270,14 +274,25 @@ class RepositoryBase:
             )
         return config, now
 
-    def _all_snapshots(self) -> Task[list[Snapshot]]:
+    def _all_snapshots(self, on_damage: OnDamage | None) -> Task[list[Snapshot]]:
         store = self._store()
+
+        def read(snapshot_id: str) -> Task[Snapshot | None]:
+            try:
+                return (yield from store.snapshot(snapshot_id))
+            except NotFoundError:
+                return None  # deleted since it was listed
+            except FormatError as error:
+                if on_damage is None:
+                    raise
+                on_damage(snapshot_id, error)
+                return None
+
         ids = yield from store.snapshot_ids()
         pins = yield from _pins.list_pins(store)
-        found: list[Snapshot] = yield _engine.Gather(
-            (store.snapshot(i) for i in ids), DEFAULT_CONCURRENCY
-        )
-        return [replace(item, pinned=item.id in pins) for item in found]
+        found: list[Snapshot | None] = yield _engine.Gather(map(read, ids), DEFAULT_CONCURRENCY)
+        there = (item for item in found if item is not None)
+        return [replace(item, pinned=item.id in pins) for item in there]
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
         self._load()

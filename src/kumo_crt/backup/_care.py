@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup._base import RepositoryBase
+from kumo_crt.backup._base import OnDamage, RepositoryBase
 from kumo_crt.exceptions import SnapshotNotFoundError
 
 if TYPE_CHECKING:
@@ -285,8 +285,11 @@ class Care(RepositoryBase):
         except SnapshotNotFoundError:
             return None
 
-    def health(self) -> list[SnapshotHealth]:
+    def health(self, *, on_damage: OnDamage | None = None) -> list[SnapshotHealth]:
         """How old each snapshot is, and when it was last verified; newest last.
+
+        Args:
+            on_damage: See `Repository.snapshots`.
 
         Raises:
             FormatError: A manifest is damaged.
@@ -295,7 +298,7 @@ class Care(RepositoryBase):
         from kumo_crt.backup._reports import SnapshotHealth
 
         _, now = self._load()
-        snapshots = self._run(self._all_snapshots())
+        snapshots = self._run(self._all_snapshots(on_damage))
         ledger = self._run(_ledger.read_task(self._store()))
         damage = ledger.known_damage()
         result = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup import _pins
+from kumo_crt.backup._base import OnDamage
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
@@ -129,14 +130,18 @@ class Repository(Care, Keeping):
             )
             return self._run(backup_task(plan))
 
-    def snapshots(self) -> list[Snapshot]:
+    def snapshots(self, *, on_damage: OnDamage | None = None) -> list[Snapshot]:
         """All snapshots, newest last.
+
+        Args:
+            on_damage: Called with the id of each snapshot whose manifest cannot be read, and the
+                error; the others are returned then.
 
         Raises:
             FormatError: A manifest is damaged.
         """
         self._load()
-        return self._run(self._all_snapshots())
+        return self._run(self._all_snapshots(on_damage))
 
     def snapshot(self, snapshot_id: str = "latest") -> Snapshot:
         """One snapshot.

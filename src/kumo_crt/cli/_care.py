@@ -18,7 +18,10 @@ from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate,
 def snapshots(args: argparse.Namespace, output: Output) -> int:
     """Lists snapshots; with ``--max-age``, tells whether the newest is fresh enough."""
     with open_repository(args, output) as repository:
-        found = repository.health()
+        unreadable: dict[str, str] = {}
+        found = repository.health(
+            on_damage=lambda snapshot_id, error: unreadable.update({snapshot_id: str(error)})
+        )
     youngest = found[-1].age_seconds if found else None
     fresh = args.max_age is None or (youngest is not None and youngest <= args.max_age)
     output.document(
@@ -35,6 +38,7 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                 }
                 for item in found
             ],
+            "unreadable": unreadable,
         }
     )
     several = len({item.snapshot.db_id for item in found}) > 1
@@ -70,13 +74,19 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                 for item in found
             ],
         )
-    else:
+    elif not unreadable:
         output.message("no snapshots")
+    for snapshot_id, why in unreadable.items():
+        output.result(f"snapshot {snapshot_id} DAMAGED: {printable(why)}")
+    if unreadable:
+        output.result(
+            "bring its manifest back from a version or a copy, or forget it: nothing is pruned "
+            "until then"
+        )
     if not fresh:
         age = f"is {format_age(youngest)} old" if youngest is not None else "does not exist"
         output.result(f"the newest snapshot {age}: older than {format_age(args.max_age)}")
-        return errors.DAMAGED
-    return errors.DONE
+    return errors.DONE if fresh and not unreadable else errors.DAMAGED
 
 
 def verify(args: argparse.Namespace, output: Output) -> int:
