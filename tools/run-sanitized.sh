@@ -61,7 +61,7 @@ if [ "$sanitizer" = asan ]; then
   export ASAN_OPTIONS="$common:detect_leaks=0:handle_segv=2:allocator_may_return_null=1:detect_stack_use_after_return=1"
   export UBSAN_OPTIONS="$common:print_stacktrace=1"
   export PYTHONMALLOC=malloc
-  chosen=(tests/rocksdb tests/eventstream tests/s3 tests/engine tests/backup)
+  chosen=(tests/rocksdb tests/eventstream tests/crypto tests/s3 tests/engine tests/backup)
 else
   # ignore_noninstrumented_modules=1: CPython and rocksdict synchronise by means that TSan does not
   #   see. Their locks still count, so that what the GIL orders is known to be ordered.
