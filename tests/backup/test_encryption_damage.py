@@ -175,6 +175,21 @@ def test_manifests_cannot_be_made_without_the_key(
     encrypted.restore(tmp_path / "target")
 
 
+def test_a_snapshot_of_another_repository(
+    encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    """With the same key: its objects could be brought here, too."""
+    path = make("plain")
+    other = kumo_crt.Repository.create(url(bucket, "kv/other"), client=s3, encryption_key=KEY)
+    snapshot = other.backup(path)
+    encrypted.backup(path)
+    where = f"kv/other/{manifest_key(snapshot)}"
+    content = boto.get_object(Bucket=bucket, Key=where)["Body"].read()
+    put(boto, bucket, manifest_key(snapshot), content)
+    with pytest.raises(FormatError, match=r"field repository_id: .*is another repository's"):
+        encrypted.snapshot(snapshot.id)
+
+
 def test_a_configuration_without_encryption_is_no_way_round(
     encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
 ) -> None:

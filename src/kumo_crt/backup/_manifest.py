@@ -203,7 +203,11 @@ def encode_snapshot(
 
 
 def decode_snapshot(
-    document: bytes | memoryview, where: str, snapshot_id: str, key: Key | None = None
+    document: bytes | memoryview,
+    where: str,
+    snapshot_id: str,
+    key: Key | None = None,
+    repository_id: str | None = None,
 ) -> Snapshot:
     """Reads a manifest.
 
@@ -212,6 +216,7 @@ def decode_snapshot(
         where: Its URL, for messages.
         snapshot_id: The id that its key promises.
         key: The repository's, if it is encrypted and the key is at hand.
+        repository_id: Of that repository: several may have one key.
 
     Raises:
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
@@ -223,6 +228,8 @@ def decode_snapshot(
             "it was not made with this repository's key, or has been changed since: somebody else "
             "has written to the repository",
         )
+    if key is not None and repository_id not in (None, reader.text("repository_id")):
+        raise reader.error("repository_id", f"expected {repository_id}: it is another repository's")
     if reader.text("id") != snapshot_id:
         raise reader.error("id", f"expected {snapshot_id}, as the key says")
     entries = reader.value("files")

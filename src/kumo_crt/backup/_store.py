@@ -125,7 +125,8 @@ class Store:
             document, _ = yield from self.read(key)
         except ChecksumMismatchError as error:
             raise FormatError(f"{self.url(key)}: the manifest is damaged: {error}") from error
-        return _manifest.decode_snapshot(document, self.url(key), snapshot_id, self.key)
+        ours = self.terms.repository_id if self.terms is not None else None
+        return _manifest.decode_snapshot(document, self.url(key), snapshot_id, self.key, ours)
 
     def config(self) -> Task[tuple[_manifest.Config, datetime] | None]:
         """The repository's configuration and the service's time; None if there is none."""
