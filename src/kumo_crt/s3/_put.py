@@ -97,8 +97,8 @@ def _single(
         yield from options.throttle.take(source.size)
     trailing = (
         options.checksum
-        and "Content-Encoding" not in headers
         and ctx.trailers.for_object(source.size)
+        and "Content-Encoding" not in headers
     )
     body, room = yield from take_task(source, 0, source.size)
     with room:

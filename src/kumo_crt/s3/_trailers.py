@@ -53,7 +53,7 @@ class Trailers:
 
     def for_object(self, size: int) -> bool:
         """Whether an object's does: it is there for all to see once it is sent."""
-        return self._known and self._suits(size)
+        return size >= _LEAST and self._known and self._allowed
 
     def _suits(self, size: int) -> bool:
         return self._allowed and size >= _LEAST
