@@ -47,7 +47,8 @@ def test_no_database(repository: kumo_crt.Repository, tmp_path: Path, kind: str)
     elif kind == "CURRENT is a directory":
         (path / "CURRENT").mkdir()
     before = tree(tmp_path)
-    _refused(repository, path, "there is no CURRENT file in it")
+    message = "is no directory" if kind == "a file" else "there is no CURRENT file in it"
+    _refused(repository, path, message)
     assert tree(tmp_path) == before
 
 
