@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,19 @@ def test_switched_off(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUMO_CRT_CHECKSUM_TRAILERS", "maybe")
     with pytest.raises(ValueError, match="KUMO_CRT_CHECKSUM_TRAILERS='maybe': expected 0 or 1"):
         kumo_crt.S3Client("us-east-1", fake.endpoint_url, anonymous=True)
+
+
+def test_nothing_is_kept_by_a_cycle(fake: FakeS3, client: kumo_crt.S3Client) -> None:
+    """At the process's exit, somebody would have to wait for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        learn(fake, client)
+        kept = weakref.ref(client._open().trailers)
+        client.close()
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_aws_needs_no_trying_out() -> None:

@@ -108,6 +108,10 @@ def multipart_task(
                 yield from options.throttle.take(size)
             with ctx.trailers.for_part(size if options.checksum else 0) as trailing:
                 answer = yield from send(number, piece, trailing)
+                if trailing and not ctx.trailers.understood(answer):
+                    answer = yield from send(number, piece, False)
+                    if answer.error_code == 0 and answer.status < 300:
+                        ctx.trailers.refused()
         raise_for(answer, f"{what}, part {number}", endpoint)
         found = Headers(answer.headers)
         if options.checksum:
@@ -116,7 +120,7 @@ def multipart_task(
         return stored(Part(number, size, answer.crc32c_sent, found.etag))
 
     def send(number: int, piece: object, trailing: bool) -> Task[_core.Response]:
-        answer = yield from ctx.request(
+        return ctx.request(
             "UploadPart",
             "PUT",
             bucket,
@@ -126,11 +130,6 @@ def multipart_task(
             send_crc32c=options.checksum,
             crc32c_trailing=trailing,
         )
-        if trailing and not ctx.trailers.understood(answer):
-            answer = yield from send(number, piece, False)
-            if answer.error_code == 0 and answer.status < 300:
-                ctx.trailers.refused()
-        return answer
 
     def kept(number: int) -> Task[Part]:
         yield from ()
