@@ -6,12 +6,13 @@ import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rocksdict import Rdict
 
 import kumo_crt
-from tests.backup.helpers import content_of, url
+from tests.backup.helpers import KEY, content_of, url
 from tests.backup.interleaving import without_waiting
 from tests.support import databases
 from tests.support.data import MIB
@@ -109,3 +110,17 @@ def at_once() -> Iterator[None]:
     """Marks are old at once: one prune marks, the next deletes."""
     with without_waiting():
         yield
+
+
+@pytest.fixture
+def encrypted(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
+    """An empty encrypted repository."""
+    with kumo_crt.Repository.create(url(bucket), client=s3, encryption_key=KEY) as created:
+        yield created
+
+
+@pytest.fixture
+def keyless(encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str) -> Any:
+    """The same repository, without the key."""
+    with kumo_crt.Repository(url(bucket), client=s3) as opened:
+        yield opened

@@ -16,6 +16,9 @@ from tests.support import databases
 from tests.support.databases import Entry
 
 PREFIX = "kv/main"
+# Of encrypted repositories.
+MATERIAL = bytes(range(1, 33))
+KEY = kumo_crt.Key(MATERIAL)
 
 
 def url(bucket: str, prefix: str = PREFIX) -> str:

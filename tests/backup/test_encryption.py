@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from kumo_crt import EncryptionKeyError, FormatError, Key, RepositoryError, _cor
 from kumo_crt.backup._documents import Reader
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
+    KEY,
+    MATERIAL,
     PREFIX,
     content_of,
     get,
@@ -37,23 +38,7 @@ from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
-MATERIAL = bytes(range(1, 33))
-KEY = Key(MATERIAL)
 OTHER = Key(bytes(range(2, 34)))
-
-
-@pytest.fixture
-def encrypted(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
-    """An empty encrypted repository."""
-    with kumo_crt.Repository.create(url(bucket), client=s3, encryption_key=KEY) as created:
-        yield created
-
-
-@pytest.fixture
-def keyless(encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str) -> Any:
-    """The same repository, without the key."""
-    with kumo_crt.Repository(url(bucket), client=s3) as opened:
-        yield opened
 
 
 @pytest.mark.servers("seaweed-http", "moto")

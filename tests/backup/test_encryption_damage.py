@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._sending import SealedContent
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
+    KEY,
+    MATERIAL,
     content_of,
     delete,
     flipped,
@@ -34,23 +36,8 @@ from tests.backup.helpers import (
     stored_files,
     url,
 )
-from tests.backup.test_encryption import KEY, MATERIAL
 
 pytestmark = pytest.mark.servers("seaweed-http")
-
-
-@pytest.fixture
-def encrypted(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repository]:
-    """An empty encrypted repository."""
-    with kumo_crt.Repository.create(url(bucket), client=s3, encryption_key=KEY) as created:
-        yield created
-
-
-@pytest.fixture
-def keyless(encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str) -> Any:
-    """The same repository, without the key."""
-    with kumo_crt.Repository(url(bucket), client=s3) as opened:
-        yield opened
 
 
 def _forged(content: bytes, start: int, stop: int) -> bytes:

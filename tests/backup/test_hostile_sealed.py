@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt import FormatError, Key
+from kumo_crt import FormatError
 from kumo_crt.backup import _manifest, _sealing
-from tests.backup.helpers import flipped
+from tests.backup.helpers import KEY, flipped
 from tests.backup.test_hostile_manifests import ID, WHERE, valid
 
-KEY = Key(bytes(range(1, 33)))
 CURRENT = 2
 Edit = Callable[[dict[str, Any]], object]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+from http.server import BaseHTTPRequestHandler
+
+from tests.support.http_service import HttpService
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def error_document(code: str, message: str = "scripted") -> bytes:
     ).encode()
 
 
-class FakeS3:
+class FakeS3(HttpService):
     """The server, on 127.0.0.1; a context manager.
 
     It answers with `script` in order, and with `default` when the script is used up.
@@ -68,50 +67,11 @@ class FakeS3:
     """
 
     def __init__(self, default: Answer | None = None, address: str = "127.0.0.1") -> None:
-        self._address = address
+        super().__init__(address)
         self.default = default or Answer(headers={"ETag": '"0123"'})
         self.script: deque[Answer] = deque()
         self.asked: list[Asked] = []
         self._lock = threading.Lock()
-
-    @property
-    def endpoint_url(self) -> str:
-        """URL of the server."""
-        host = f"[{self._address}]" if ":" in self._address else self._address
-        return f"http://{host}:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                fake._handle(self)
-
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                """Says nothing."""
-
-        class Server(ThreadingHTTPServer):
-            address_family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-
-        self._server = Server((self._address, 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))

@@ -11,10 +11,8 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
 from botocore.auth import S3SigV4Auth
@@ -22,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from tests.support.fake_s3 import error_document
+from tests.support.http_service import HttpService
 from tests.support.servers import S3Server
 
 _PROGRAM = """\
@@ -85,7 +84,7 @@ class Signed:
     refused: bool
 
 
-class TokenGateway:
+class TokenGateway(HttpService):
     """An S3 service, on 127.0.0.1, that knows what an `Issuer` has issued; a context manager.
 
     It verifies signatures and hands requests over to a real server, in whose name it signs.
@@ -100,6 +99,7 @@ class TokenGateway:
     def __init__(
         self, server: S3Server, issuer: Issuer, grace: float = 0.0, pause: float = 0.0
     ) -> None:
+        super().__init__()
         self._upstream = urlsplit(server.endpoint_url)
         self._real = Credentials(server.access_key_id, server.secret_access_key)
         self._region = server.region
@@ -109,11 +109,6 @@ class TokenGateway:
         self._lock = threading.Lock()
         self.asked: list[Signed] = []
         self.revoked: set[str] = set()
-
-    @property
-    def endpoint_url(self) -> str:
-        """URL of the service."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def keys(self, method: str, target: str = "") -> list[str]:
         """Access key ids of the requests of a kind that were not refused, in their order."""
@@ -128,36 +123,6 @@ class TokenGateway:
         """What was refused."""
         with self._lock:
             return [one for one in self.asked if one.refused]
-
-    def __enter__(self) -> Self:
-        gateway = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                gateway._handle(self)
-
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any  # noqa: N815
-
-            def log_message(self, *args: object) -> None:
-                """Says nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
