@@ -75,6 +75,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--small-seconds", type=float, default=4.0, help="at most, for the same (4)"
     )
+    parser.add_argument(
+        "--server-spin-us",
+        type=int,
+        default=200,
+        metavar="N",
+        help="how long the servers look for more before they sleep (200)",
+    )
     parser.add_argument("--directory", type=Path, help="for the files (default: the system's)")
     parser.add_argument(
         "--peers", type=Path, metavar="DIR", help="virtual environment of the peers"
@@ -131,6 +138,7 @@ def main() -> int:
                 peers.python,
                 Path(scratch),
                 tls=any(case.tls for case, _ in cases),
+                spin_us=arguments.server_spin_us,
             ) as servers,
         ):
             runner = Runner(settings, cases, peers, programs, servers, Path(scratch))

@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <sys/prctl.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -20,15 +21,18 @@
 namespace {
 
 constexpr const char* kUsage =
-    "usage: kumo-bench-server [--port N] [--check] [--with-parent]\n"
+    "usage: kumo-bench-server [--port N] [--check] [--spin-us N] [--with-parent]\n"
     "                         [--tls-certificate PEM --tls-key PEM]\n"
     "Serves S3 on 127.0.0.1 without storing content: uploads are discarded, the object\n"
     "generated/BYTES/NAME of any bucket has BYTES bytes. Writes one line of JSON with its port.\n"
     "  --check         compare received content with the checksums that come with it\n"
+    "  --spin-us N     look for more for so long before sleeping, so that no client pays for\n"
+    "                  waking this server (0)\n"
     "  --with-parent   end when the process that started this one ends\n";
 
 struct Options {
   std::uint16_t port = 0;
+  std::chrono::microseconds spin{0};
   bool check = false;
   bool with_parent = false;
   const char* certificate = nullptr;
@@ -42,6 +46,7 @@ struct Options {
 
 Options parse(int argc, char** argv) {
   static const option kOptions[] = {{"port", required_argument, nullptr, 'p'},
+                                    {"spin-us", required_argument, nullptr, 's'},
                                     {"check", no_argument, nullptr, 'c'},
                                     {"with-parent", no_argument, nullptr, 'w'},
                                     {"tls-certificate", required_argument, nullptr, 't'},
@@ -55,6 +60,12 @@ Options parse(int argc, char** argv) {
         const auto port = kumo::bench::to_number(optarg);
         if (!port || *port > 65535) usage(2);
         options.port = static_cast<std::uint16_t>(*port);
+        break;
+      }
+      case 's': {
+        const auto spin = kumo::bench::to_number(optarg);
+        if (!spin || *spin > 1'000'000) usage(2);
+        options.spin = std::chrono::microseconds(*spin);
         break;
       }
       case 'c':
@@ -99,7 +110,7 @@ int main(int argc, char** argv) {
     }
     kumo::bench::Content content;
     kumo::bench::S3 s3(content, options.check);
-    kumo::bench::Server server(options.port, tls.get(), s3, content);
+    kumo::bench::Server server(options.port, options.spin, tls.get(), s3, content);
     std::printf("{\"port\": %u, \"tls\": %s}\n", server.port(), tls ? "true" : "false");
     std::fflush(stdout);
     server.run();

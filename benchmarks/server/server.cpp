@@ -3,7 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/epoll.h>
+#include <sched.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -44,8 +44,10 @@ int signal_descriptor() {
 
 }  // namespace
 
-Server::Server(std::uint16_t port, Tls* tls, S3& s3, const Content& content)
-    : tls_(tls),
+Server::Server(std::uint16_t port, std::chrono::microseconds spin, Tls* tls, S3& s3,
+               const Content& content)
+    : spin_(spin),
+      tls_(tls),
       s3_(s3),
       content_(content),
       epoll_(checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
@@ -77,8 +79,7 @@ void Server::watch(int descriptor, std::uint32_t events, int how) {
 void Server::run() {
   epoll_event events[64];
   while (true) {
-    const int count = epoll_wait(epoll_, events, 64, again_.empty() ? -1 : 0);
-    if (count < 0 && errno != EINTR) checked(count, "epoll_wait");
+    const int count = wait(events, 64);
     for (int i = 0; i < count; ++i) {
       const int descriptor = events[i].data.fd;
       if (descriptor == signals_) return;
@@ -92,6 +93,18 @@ void Server::run() {
     again.swap(again_);
     for (const int descriptor : again) serve(descriptor);
   }
+}
+
+int Server::wait(epoll_event* events, int capacity) const {
+  const auto sleep_at = std::chrono::steady_clock::now() + spin_;
+  int count = epoll_wait(epoll_, events, capacity, 0);
+  while (count == 0 && again_.empty() && std::chrono::steady_clock::now() < sleep_at) {
+    sched_yield();  // to a client with more threads than there are other processors
+    count = epoll_wait(epoll_, events, capacity, 0);
+  }
+  if (count == 0 && again_.empty()) count = epoll_wait(epoll_, events, capacity, -1);
+  if (count < 0 && errno != EINTR) checked(count, "epoll_wait");
+  return count;
 }
 
 void Server::accept_all() {

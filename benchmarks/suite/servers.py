@@ -78,10 +78,11 @@ class Servers:
 
 
 @contextlib.contextmanager
-def serve_all(program: Path, python: Path, directory: Path, *, tls: bool) -> Iterator[Servers]:
+def serve_all(program: Path, python: Path, directory: Path, *, tls: bool, spin_us: int) -> Iterator[Servers]:
     """Starts all servers of a run."""
     with contextlib.ExitStack() as stack:
-        plain = stack.enter_context(serve(program))
+        spin = f"--spin-us={spin_us}"
+        plain = stack.enter_context(serve(program, spin))
         checking = stack.enter_context(serve(program, "--check"))
         if not tls:
             yield Servers(plain, checking, None, None)
@@ -90,7 +91,7 @@ def serve_all(program: Path, python: Path, directory: Path, *, tls: bool) -> Ite
         yield Servers(
             plain,
             checking,
-            stack.enter_context(serve(program, *arguments, ca_file=ca)),
+            stack.enter_context(serve(program, spin, *arguments, ca_file=ca)),
             stack.enter_context(serve(program, "--check", *arguments, ca_file=ca)),
         )
 
