@@ -19,7 +19,8 @@ from backups import report
 from backups.clients import CLIENTS, KUMO
 from backups.databases import Shape
 from backups.rounds import Runner, Settings
-from run import parse_build, parse_size
+from run import add_network_option, parse_build, parse_size
+from suite import network
 from suite.setup import ROOT, install_peers, say
 
 _SHARED_MEMORY = Path("/dev/shm")
@@ -48,6 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="NAME=DIR",
         help="also measure the kumo_crt in DIR, as kumo_crt:NAME; may be repeated",
     )
+    add_network_option(parser)
     parser.add_argument("--directory", type=Path, help="for the files (default: the system's)")
     parser.add_argument(
         "--server-directory", type=Path, help="for what the server stores (/dev/shm if it is there)"
@@ -90,7 +92,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             server_directory=arguments.server_directory or default,
             builds=dict(arguments.build),
         )
-        return Runner(settings, install_peers(arguments.peers)).run()
+        peers = install_peers(arguments.peers)
+        network_name = network.enter() if arguments.network == "own" else network.shared()
+        say(f"network: {network_name}")
+        results = Runner(settings, peers).run()
+        results["machine"]["network"] = network_name
+        return results
 
 
 def main() -> int:

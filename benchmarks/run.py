@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from suite import report
+from suite import network, report
 from suite.cases import BOUND, CASES, KUMO, OBJECT_CLIENTS, Case
 from suite.rounds import Runner, Settings
 from suite.servers import serve_all
@@ -45,6 +45,15 @@ def parse_build(text: str) -> tuple[str, Path]:
             f"{text!r}: expected NAME=DIRECTORY, and kumo_crt in the directory"
         )
     return name, directory
+
+
+def add_network_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--network",
+        choices=["own", "shared"],
+        default="own",
+        help="a network namespace, if one may be made, or the machine's loopback (own)",
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,6 +91,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="how long the servers look for more before they sleep (200)",
     )
+    add_network_option(parser)
     parser.add_argument("--directory", type=Path, help="for the files (default: the system's)")
     parser.add_argument(
         "--peers", type=Path, metavar="DIR", help="virtual environment of the peers"
@@ -131,6 +141,9 @@ def main() -> int:
             small_seconds=arguments.small_seconds,
             builds=dict(arguments.build),
         )
+        own = arguments.network == "own"
+        network_name = network.enter() if own else network.shared()
+        say(f"network: {network_name}")
         with (
             tempfile.TemporaryDirectory(prefix="kumo-bench-", dir=arguments.directory) as scratch,
             serve_all(
@@ -143,6 +156,10 @@ def main() -> int:
         ):
             runner = Runner(settings, cases, peers, programs, servers, Path(scratch))
             results = runner.run()
+        results["machine"] |= {
+            "network": network_name,
+            "server": f"looks for more for {arguments.server_spin_us} µs before it sleeps",
+        }
     arguments.output.mkdir(parents=True, exist_ok=True)
     report.write(results, arguments.output, peers.python)
     print((arguments.output / "results.md").read_text(encoding="utf-8"))

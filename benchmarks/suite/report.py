@@ -135,6 +135,11 @@ def markdown(results: dict[str, Any]) -> str:
         f"{machine['cpus']} CPUs ({machine['cpu']}), Linux {machine['kernel']}, "
         f"Python {machine['python']}; {size_text(results['size'])}, {results['rounds']} rounds; "
         "median (min-max). CPU and wall time are for one GiB.",
+        *(
+            f"{title}: {machine[title.lower()]}."
+            for title in ("Network", "Server")
+            if title.lower() in machine  # not in results of earlier versions
+        ),
         "",
         f"Versions: {named}.",
         "",

@@ -78,7 +78,9 @@ class Servers:
 
 
 @contextlib.contextmanager
-def serve_all(program: Path, python: Path, directory: Path, *, tls: bool, spin_us: int) -> Iterator[Servers]:
+def serve_all(
+    program: Path, python: Path, directory: Path, *, tls: bool, spin_us: int
+) -> Iterator[Servers]:
     """Starts all servers of a run."""
     with contextlib.ExitStack() as stack:
         spin = f"--spin-us={spin_us}"
