@@ -21,9 +21,9 @@
 namespace kumo::crt {
 namespace {
 
-// Messages of 256 KiB instead of 16 save calls of send and recv, over TLS too
+// Messages of 512 KiB instead of 16 save calls of send and recv, over TLS too
 // (docs/performance.md).
-constexpr std::size_t kFragment = std::size_t{256} * 1024;
+constexpr std::size_t kFragment = std::size_t{512} * 1024;
 
 struct Process {
   std::mutex mutex;
