@@ -1,9 +1,9 @@
 """A loopback of the run's own, in which sending costs the same from one minute to the next.
 
 A congestion control that paces, such as BBR, programs a timer for what it holds back: in a virtual
-machine that is an exit to the host each time, billed to whoever sends, a third of the CPU time of an
-upload and seldom the same. Loopback has no congestion to control. A network namespace has its own
-routes, so that nothing else on the machine is changed.
+machine that is an exit to the host each time, billed to whoever sends, a third of the CPU time of
+an upload and seldom the same. Loopback has no congestion to control. A network namespace has its
+own routes, so that nothing else on the machine is changed.
 """
 
 from __future__ import annotations

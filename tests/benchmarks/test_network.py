@@ -19,7 +19,8 @@ def inode():
 def congestion_control():
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname(), timeout=5) as client:
-            return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\\0").decode()
+            name = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            return name.rstrip(b"\\0").decode()
 
 before, usual = inode(), congestion_control()
 name = network.enter()
