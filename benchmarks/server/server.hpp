@@ -16,8 +16,8 @@ namespace kumo::bench {
 class Server {
  public:
   // Port 0: any. `tls` may be nullptr, for plain HTTP. `spin` is how long to look for more before
-  // the thread sleeps: waking it is work of the kernel's that is billed to the client, 5 µs and more
-  // in a virtual machine, and how often it is due is chance.
+  // the thread sleeps: waking it is work of the kernel's that is billed to the client, 5 µs and
+  // more in a virtual machine, and how often it is due is chance.
   Server(std::uint16_t port, std::chrono::microseconds spin, Tls* tls, S3& s3,
          const Content& content);
   ~Server();

@@ -8,7 +8,7 @@ namespace kumo::crt {
 namespace {
 
 constexpr std::size_t kStep = 65'536;  // sizes of large blocks are rounded up to a multiple of it
-constexpr std::size_t kKinds = 10;  // up to a message of runtime.cpp with what belongs to it
+constexpr std::size_t kKinds = 10;     // up to a message of runtime.cpp with what belongs to it
 #ifdef __SANITIZE_ADDRESS__
 constexpr std::size_t kKeptAtMost = 0;  // it has to see what is used after it was freed
 #else
