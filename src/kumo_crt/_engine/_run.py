@@ -21,7 +21,7 @@ INTERRUPT_GRACE = 0.12
 # And how long that may take.
 CLEAN_UP = 30.0
 # Or at interpreter exit, for everything that is under way then.
-EXIT_CLEAN_UP = 2.0
+EXIT_CLEAN_UP = 1.5
 # And until a thread has noticed that this time is over.
 _EXIT_NOTICE = 0.5
 # How often progress is told, and how late a stop is noticed.
