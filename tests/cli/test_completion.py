@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kumo_crt.cli import main
-from kumo_crt.cli._parser import SHELLS
+from kumo_crt.cli._grammar._tools import SHELLS
 
 _LEVELS = {"quick", "stored", "full", "restore"}
 # What is completed, and some of what it may become.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kumo_crt.cli import _errors as errors
-from kumo_crt.cli import _parser
+from kumo_crt.cli import _grammar as grammar
 from kumo_crt.cli._errors import UsageError
 from kumo_crt.cli._output import Output
 
@@ -62,7 +62,7 @@ def completion(args: argparse.Namespace, output: Output) -> int:
 
 def _grammar() -> list[_Command]:
     """What may be written: first what stands before the command, then each command."""
-    parser = _parser.build()
+    parser = grammar.build()
     found = [_Command("", "", list(_options(parser)))]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 import kumo_crt
 from kumo_crt.cli import _errors as errors
@@ -28,18 +27,6 @@ def key_of(args: argparse.Namespace, output: Output) -> kumo_crt.Key | None:
     return key
 
 
-def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Adds these commands to the grammar."""
-    making = command(
-        "keygen",
-        "make a key for encrypted repositories",
-        "Make a random key, in a new file that only you can read. A repository that is created "
-        "with it (backup --create --key-file FILE) is encrypted before anything is sent. Keep a "
-        "copy apart from the backups: without the key nothing can be restored",
-    )
-    making.add_argument("file", metavar="FILE", help="must not exist")
-
-
 def keygen(args: argparse.Namespace, output: Output) -> int:
     """Makes a key."""
     key = kumo_crt.Key.generate()
@@ -55,6 +42,3 @@ def keygen(args: argparse.Namespace, output: Output) -> int:
         "nothing can be restored without it"
     )
     return errors.DONE
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {"keygen": keygen}

@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import sys
 import traceback
 from collections.abc import Callable
 
 import kumo_crt
-from kumo_crt.cli import (
-    _bench,
-    _care,
-    _completion,
-    _demo,
-    _errors,
-    _export,
-    _keeping,
-    _keys,
-    _objects,
-    _parser,
-    _repository,
-    _signals,
-)
+from kumo_crt.cli import _errors, _grammar, _signals
 from kumo_crt.cli._errors import CommandError, OutputClosedError
 from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Output], int]] = {
-    "backup": _repository.backup,
-    "restore": _repository.restore,
-    "snapshots": _care.snapshots,
-    "verify": _care.verify,
-    "repair": _care.repair,
-    "doctor": _care.doctor,
-    "drill": _care.drill,
-    **_keeping.COMMANDS,
-    **_export.COMMANDS,
-    **_keys.COMMANDS,
-    "put": _objects.put,
-    "get": _objects.get,
-    "ls": _objects.ls,
-    "rm": _objects.rm,
-    "demo": _demo.demo,
-    "bench": _bench.bench,
-    "completion": _completion.completion,
+# Where the function of a command is. It is loaded when called for: what all of them need takes
+# longer to load than a backup of an unchanged database takes.
+_COMMANDS = {
+    "backup": "_repository:backup",
+    "restore": "_repository:restore",
+    "snapshots": "_care:snapshots",
+    "verify": "_care:verify",
+    "repair": "_care:repair",
+    "doctor": "_care:doctor",
+    "drill": "_care:drill",
+    "prune": "_keeping:prune",
+    "pin": "_keeping:pin",
+    "unpin": "_keeping:unpin",
+    "forget": "_keeping:forget",
+    "delete-snapshot": "_keeping:forget",
+    "export": "_export:run_export",
+    "import": "_export:run_import",
+    "put": "_objects:put",
+    "get": "_objects:get",
+    "ls": "_objects:ls",
+    "rm": "_objects:rm",
+    "keygen": "_keys:keygen",
+    "demo": "_demo:demo",
+    "bench": "_bench:bench",
+    "completion": "_completion:completion",
 }
+_Command = Callable[[argparse.Namespace, Output], int]
+
+
+def _command(name: str) -> _Command:
+    module, _, function = _COMMANDS[name].partition(":")
+    found: _Command = getattr(importlib.import_module(f"kumo_crt.cli.{module}"), function)
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,11 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _signals.handled():
             try:
-                args = _parser.parse(words)
+                args = _grammar.parse(words)
                 command = args.command
                 output = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
                 handler = _log(args.verbose)
-                code = _version(output) if args.version else _COMMANDS[args.command](args, output)
+                code = _version(output) if args.version else _command(args.command)(args, output)
                 output.flush()
                 return code
             except BaseException as error:

@@ -1,0 +1,119 @@
+"""Commands that look after what is stored."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from kumo_crt.cli import _units as units
+from kumo_crt.cli._grammar import _options as options
+
+LEVELS = ("quick", "stored", "full", "restore")
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds these commands."""
+    snapshots = command(
+        "snapshots",
+        "list the snapshots of a repository, newest last",
+        "List the snapshots of a repository, newest last: age, size, what was new, and since when "
+        "every byte has been verified",
+    )
+    options.url(snapshots)
+    snapshots.add_argument(
+        "--max-age",
+        type=units.duration,
+        metavar="TIME",
+        help="exit with 3 if the newest is older, such as 26h",
+    )
+    options.access(snapshots)
+
+    verify = command(
+        "verify",
+        "check that a snapshot can be restored",
+        "Check a snapshot, or all. quick: every object is there with its size; stored: also the "
+        "checksums that S3 stores; full: every byte is read; restore: see drill. What was read in "
+        "full is remembered in the repository",
+    )
+    options.url(verify)
+    verify.add_argument(
+        "--snapshot", metavar="ID", default="latest", help="or all; default: latest"
+    )
+    verify.add_argument("--level", choices=LEVELS, default="stored", help="default: stored")
+    verify.add_argument(
+        "--subset",
+        metavar="N/T",
+        help="with full: the n-th of t parts; oldest/T: a t-th, what was not read for longest",
+    )
+    verify.add_argument(
+        "--max-bytes",
+        type=units.size,
+        metavar="SIZE",
+        help="with full: no more than this, what was not read for longest first",
+    )
+    verify.add_argument(
+        "--request-thaw",
+        type=units.positive,
+        metavar="DAYS",
+        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
+    )
+    options.no_record(verify)
+    options.budget(verify)
+    options.concurrency(verify)
+    options.access(verify)
+
+    doctor = command(
+        "doctor",
+        "look a repository over, and say what to do",
+        "Look at connection, clock, bucket, permissions (tried one by one with scratch objects), "
+        "throughput and contents of a repository. Exits with 3 if something is wrong",
+    )
+    options.url(doctor)
+    doctor.add_argument("--read-only", action="store_true", help="write nothing, not even scratch")
+    doctor.add_argument("--strict", action="store_true", help="exit with 3 for warnings too")
+    options.access(doctor)
+
+    repair = command(
+        "repair",
+        "bring back damaged objects from a database that still has the files",
+        "Look for damaged and missing objects, and send them again from databases, checkpoints or "
+        "restored copies that still have the files. What is replaced is kept under quarantine/. "
+        "Exits with 3 if something is left",
+    )
+    options.url(repair)
+    repair.add_argument("source", metavar="DB", nargs="+", help="directory with files")
+    repair.add_argument(
+        "--snapshot", metavar="ID", default="all", help="where to look; default: all"
+    )
+    repair.add_argument(
+        "--level",
+        choices=LEVELS[:3],
+        default="stored",
+        help="how to look for damage, as in verify; default: stored",
+    )
+    options.budget(repair)
+    options.concurrency(repair)
+    options.access(repair)
+    options.dry_run(repair)
+
+    drill = command(
+        "drill",
+        "prove that a snapshot can be restored, and measure how long it takes",
+        "Restore a snapshot to a scratch directory, open it, read every entry, compare what can be "
+        "compared, and remove it again. Exits with 3 if something is wrong or a limit is passed",
+    )
+    options.url(drill)
+    options.snapshot(drill)
+    drill.add_argument(
+        "--scratch", metavar="DIR", help="with room for the database; default: temporary files"
+    )
+    drill.add_argument(
+        "--max-rto", type=units.duration, metavar="TIME", help="recovery may take no longer"
+    )
+    drill.add_argument(
+        "--max-age", type=units.duration, metavar="TIME", help="the snapshot may be no older"
+    )
+    options.no_record(drill)
+    options.budget(drill)
+    options.concurrency(drill)
+    options.access(drill)
