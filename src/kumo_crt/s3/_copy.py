@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import NamedTuple
 from urllib.parse import quote
 
 from kumo_crt import _core
@@ -49,8 +50,7 @@ class CopyOptions:
     progress: Callable[[int, int], object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(NamedTuple):
     """One copy: from where to where."""
 
     ctx: Context
@@ -233,8 +233,7 @@ def _result(copy: _Copy, response: _core.Response, parts: int) -> PutResult:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     number: int
     size: int
     etag: str

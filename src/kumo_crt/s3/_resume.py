@@ -6,13 +6,11 @@ out when the rest is sent.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB, MIN_PART_SIZE
@@ -30,8 +28,7 @@ _STEP = 64 * MIB
 _log = logging.getLogger("kumo_crt.s3")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A part that the service has."""
 
     number: int
@@ -40,8 +37,7 @@ class Part:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """An upload to go on with.
 
     Attributes:
@@ -55,16 +51,14 @@ class Begun:
     parts: dict[int, Part]
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
+class _Listed(NamedTuple):
     number: int
     size: int
     etag: str
     checksum: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Upload:
+class _Upload(NamedTuple):
     id: str
     full_object: bool
     parts: tuple[_Listed, ...]
@@ -175,6 +169,8 @@ def _same(source: Source, listed: _Listed, offset: int) -> Task[Part | None]:
 
 def _digests(source: Source, offset: int, size: int, with_md5: bool) -> tuple[int, str]:
     """CRC32C and, on demand, MD5 of a part."""
+    import hashlib  # loads OpenSSL, which little else needs
+
     md5 = hashlib.md5(usedforsecurity=False)
     update: Callable[[Any], object] = md5.update if with_md5 else lambda _: None
     crc = 0
