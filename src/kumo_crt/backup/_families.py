@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Task
-from kumo_crt.backup._fetch import fetch_task
+from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
@@ -50,7 +50,11 @@ def select_task(
         IntegrityError: Its MANIFEST is damaged.
         DamagedError: Its MANIFEST is damaged in the repository.
     """
-    yield from materialise_task(store, manifest_of(snapshot), manifest_path, None)
+    manifest = manifest_of(snapshot)
+    try:
+        yield from materialise_task(store, manifest, manifest_path, None)
+    except DamagedError as damage:
+        raise DamagedError(damage.kind, f"{manifest.path}: {damage}") from damage
     try:
         state = _core.read_manifest(manifest_path)
     except _core.RocksDBFormatError as error:
