@@ -107,7 +107,7 @@ def _open_task(
                 for span in _opening.spans(sealed.size)
             )
             pieces: list[Piece] = yield Gather(tasks, _opening.PIECES_AT_ONCE)
-            problem = _opening.judge(file, sealed, pieces)
+            problem = _opening.judge(file, key, pieces)
             if problem is None:
                 return
             counted.add(-counted.done)

@@ -65,17 +65,22 @@ def open_piece(
     return Piece(size, crc, len(plain), _core.crc32c(plain)), plain
 
 
-def judge(file: SnapshotFile, sealed: Sealed, pieces: list[Piece]) -> str | None:
-    """What is wrong with the pieces of a file, if anything is."""
+def judge(file: SnapshotFile, key: Key | None, pieces: list[Piece]) -> str | None:
+    """What is wrong with the pieces of a file, if anything is.
+
+    Without a key, or of a file that is not sealed, it is what is stored that is judged.
+    """
     stored = plain = 0
     for piece in pieces:
         stored = _core.crc32c_combine(stored, piece.crc32c, piece.size)
         plain = _core.crc32c_combine(plain, piece.plain_crc32c, piece.plain_size)
-    if stored != sealed.crc32c:
+    if stored != file.stored_crc32c:
         return (
-            f"the content has CRC32C {stored:08x}, the manifest says {sealed.crc32c:08x}. It was "
-            "damaged in the store"
+            f"the content has CRC32C {stored:08x}, the manifest says {file.stored_crc32c:08x}. It "
+            "was damaged in the store"
         )
+    if file.sealed is None or key is None:
+        return None
     problem = next((piece.problem for piece in pieces if piece.problem is not None), None)
     if problem is not None:
         return f"it has the CRC32C that the manifest says, but {problem}"

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Reserve, Task
-from kumo_crt.backup import _sealing
+from kumo_crt.backup import _opening, _sealing
 from kumo_crt.backup._fetch import READINGS, DamagedError, get_object_task
 from kumo_crt.backup._objects import DataObject
+from kumo_crt.backup._opening import Piece
 from kumo_crt.backup._results import SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.s3._get import GetOptions
@@ -19,7 +20,6 @@ from kumo_crt.s3._get import GetOptions
 RUN = 8 << 20
 # Bytes that nobody wants are read too, if that saves a request.
 _GAP = 128 << 10
-_PIECES_AT_ONCE = 4
 
 
 class PartsDamagedError(DamagedError):
@@ -144,75 +144,75 @@ def check_object_task(store: Store, wanted: DataObject, meter: Meter | None) -> 
             return
         counted.add(-counted.done)
     what = f"{len(bad)} of {len(wanted.files)} files in it that were looked at are damaged"
-    raise PartsDamagedError(
-        f"{store.url(wanted.key)}: the content has CRC32C {crc:08x}, the manifest says "
-        f"{wanted.stored.crc32c:08x}. It was damaged in the store; {what}",
-        tuple(bad),
-    )
+    if crc == wanted.stored.crc32c:
+        path, problem = next((file.path, problem) for file, problem in bad.items())
+        message = f"{what}, {path} the first of them: {problem}"
+    else:
+        message = (
+            f"the content has CRC32C {crc:08x}, the manifest says {wanted.stored.crc32c:08x}. It "
+            f"was damaged in the store; {what}"
+        )
+    raise PartsDamagedError(f"{store.url(wanted.key)}: {message}", tuple(bad))
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A part of an object: its CRC32C, and those of what it has of each file.
-
-    ``closed`` are files that the key does not open.
-    """
+class _Portion:
+    """A portion of an object: its CRC32C, and what it has of each file, by the file's number."""
 
     size: int
     crc32c: int
-    parts: tuple[tuple[int, int, int], ...]  # index of the file, CRC32C, bytes
-    closed: tuple[int, ...]
+    pieces: tuple[tuple[int, Piece], ...]
 
 
 def _read_all(
     store: Store, wanted: DataObject, meter: Meter
-) -> Task[tuple[int, list[SnapshotFile]]]:
-    """CRC32C of the whole, and the files that have not theirs."""
+) -> Task[tuple[int, dict[SnapshotFile, str]]]:
+    """CRC32C of the whole, and what is wrong with files."""
     tasks = (
-        _read_piece(store, wanted, start, stop, meter) for start, stop in _spans(store, wanted)
+        _read_portion(store, wanted, start, stop, meter) for start, stop in _spans(store, wanted)
     )
-    pieces: list[_Piece] = yield Gather(tasks, _PIECES_AT_ONCE)
+    portions: list[_Portion] = yield Gather(tasks, _opening.PIECES_AT_ONCE)
     whole = 0
-    crcs = [0] * len(wanted.files)
-    closed: set[int] = set()
-    for piece in pieces:
-        whole = _core.crc32c_combine(whole, piece.crc32c, piece.size)
-        for index, crc, size in piece.parts:
-            crcs[index] = _core.crc32c_combine(crcs[index], crc, size)
-        closed.update(piece.closed)
-    return whole, [
-        file
-        for index, (file, crc) in enumerate(zip(wanted.files, crcs, strict=True))
-        if file.stored_crc32c != crc or index in closed
-    ]
+    pieces: list[list[Piece]] = [[] for _ in wanted.files]
+    for portion in portions:
+        whole = _core.crc32c_combine(whole, portion.crc32c, portion.size)
+        for index, piece in portion.pieces:
+            pieces[index].append(piece)
+    problems = (
+        (file, _opening.judge(file, store.key, found))
+        for file, found in zip(wanted.files, pieces, strict=True)
+    )
+    return whole, {file: problem for file, problem in problems if problem is not None}
 
 
 def _spans(store: Store, wanted: DataObject) -> Iterator[tuple[int, int]]:
-    """Where to cut an object: not within files that are to be opened."""
+    """Where to cut an object: files that are to be opened only between their chunks."""
     start = 0
-    if store.key is not None:
-        for file in wanted.files:
-            begin = file.offset or 0
-            if begin > start and begin + file.stored_size - start > RUN:
-                yield start, begin
-                start = begin
-        if start < wanted.size:
-            yield start, wanted.size
-        return
-    for start in range(0, wanted.size, RUN):
+    for file in wanted.files if store.key is not None else ():
+        begin = file.offset or 0
+        stop = begin + file.stored_size
+        large = file.stored_size > RUN
+        if begin > start and (begin if large else stop) - start > (_GAP if large else RUN):
+            yield start, begin
+            start = begin
+        if large:
+            for _, last in _opening.spans(file.stored_size):
+                yield start, begin + last
+                start = begin + last
+    while start < wanted.size:
         yield start, min(start + RUN, wanted.size)
+        start += RUN
 
 
-def _read_piece(
+def _read_portion(
     store: Store, wanted: DataObject, start: int, stop: int, meter: Meter
-) -> Task[_Piece]:
+) -> Task[_Portion]:
     options = GetOptions(range=(start, stop), expected_size=stop - start)
     with (yield Reserve(stop - start)):
         content = memoryview(bytearray(stop - start))
         yield from get_object_task(store, wanted.stored, content, options)
-        parts = []
-        closed = []
-        # Files are in order and do not overlap: those of one piece are neighbours.
+        pieces = []
+        # Files are in order and do not overlap: those of one portion are neighbours.
         first = bisect_right(
             wanted.files, start, key=lambda file: (file.offset or 0) + file.stored_size
         )
@@ -222,9 +222,12 @@ def _read_piece(
             if begin >= stop:
                 break
             part = content[max(begin - start, 0) : begin + file.stored_size - start]
-            parts.append((index, _core.crc32c(part), len(part)))
-            whole = file.sealed is not None and len(part) == file.sealed.size
-            if whole and opened(store, file, part) is None:
-                closed.append(index)
+            if file.sealed is None or store.key is None:
+                piece = Piece(len(part), _core.crc32c(part))
+            else:
+                # A copy: what other snapshots say of this place may be something else.
+                part = memoryview(bytearray(part))
+                piece, _ = _opening.open_piece(store.key, file.sealed, part, max(start - begin, 0))
+            pieces.append((index, piece))
         meter.add(stop - start)
-        return _Piece(stop - start, _core.crc32c(content), tuple(parts), tuple(closed))
+        return _Portion(stop - start, _core.crc32c(content), tuple(pieces))
