@@ -6,14 +6,14 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 from urllib.parse import quote
 
 from kumo_crt._config import MIB
-from kumo_crt._engine import NO_ROOM, Blocking, Reservation, Reserve, Task
+from kumo_crt._engine import NO_ROOM, Blocking, Reservation, Reserve, Sleep, Task
 from kumo_crt.s3._answers import quoted
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -65,6 +65,8 @@ class ProducedSource:
             block, and is never asked for two parts at once.
         sent: Told, by start and stop, of what the service has of an upload in parts. It may be
             asked for that once more, if the upload has to begin again.
+        prepare: What to do, in small steps, before a part is made that takes long; without that
+            making it does it.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class ProducedSource:
         size: int,
         read: Callable[[int, int], object],
         sent: Callable[[int, int], object] | None = None,
+        prepare: Callable[[int, int], Iterable[Callable[[], object]]] | None = None,
     ) -> None:
         self.size = size
         self.read = read
         self.sent = sent
+        self.prepare = prepare
 
 
 Source: TypeAlias = LentSource | ProducedSource
@@ -85,6 +89,7 @@ def take_task(source: Source, offset: int, size: int) -> Task[tuple[object, Rese
     """A part, as `Call.body` takes it, and the room in memory that it has until it is sent."""
     if not isinstance(source, ProducedSource):
         return source.part(offset, size), NO_ROOM
+    yield from prepare_task(source, offset, size)
     room: Reservation = yield Reserve(size)
     try:
         body: object = yield Blocking(partial(source.read, offset, offset + size))
@@ -95,6 +100,14 @@ def take_task(source: Source, offset: int, size: int) -> Task[tuple[object, Rese
     except BaseException:
         room.close()
         raise
+
+
+def prepare_task(source: Source, offset: int, size: int) -> Task[None]:
+    """Does what has to be done before a part can be read soon."""
+    if isinstance(source, ProducedSource) and source.prepare is not None:
+        for step in source.prepare(offset, offset + size):
+            yield Blocking(step)
+            yield Sleep(0)  # others have to go on
 
 
 def read_up_to(stream: BinaryIO, size: int) -> bytes:

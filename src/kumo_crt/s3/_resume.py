@@ -17,7 +17,7 @@ from kumo_crt._config import MAX_PARTS, MIB, MIN_PART_SIZE
 from kumo_crt._engine import Blocking, Sleep, Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import decode_crc32c, parse_xml, raise_for, text_of
-from kumo_crt.s3._body import ProducedSource, Source
+from kumo_crt.s3._body import ProducedSource, Source, prepare_task
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._listings import abort_upload_task
 
@@ -159,6 +159,7 @@ def _same(source: Source, listed: _Listed, offset: int) -> Task[Part | None]:
     with_md5 = listed.checksum is None
     if with_md5 and len(listed.etag) != _MD5_DIGITS:
         return None  # the service tells nothing that could be compared
+    yield from prepare_task(source, offset, listed.size)
     digests: tuple[int, str] = yield Blocking(
         lambda: _digests(source, offset, listed.size, with_md5)
     )
@@ -202,6 +203,7 @@ def whole_crc32c_task(source: Source) -> Task[int]:
     crc = 0
     for start in range(0, source.size, _STEP):
         size = min(_STEP, source.size - start)
+        yield from prepare_task(source, start, size)
         digests: tuple[int, str] = yield Blocking(partial(_digests, source, start, size, False))
         crc = _core.crc32c_combine(crc, digests[0], size)
         yield Sleep(0)
