@@ -17,6 +17,7 @@ from tests.backup.interleaving import without_waiting
 from tests.support import databases
 from tests.support.data import MIB
 from tests.support.databases import Entry
+from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import S3Server
 
 Make = Callable[[str], Path]
@@ -123,4 +124,22 @@ def encrypted(s3: kumo_crt.S3Client, bucket: str) -> Iterator[kumo_crt.Repositor
 def keyless(encrypted: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str) -> Any:
     """The same repository, without the key."""
     with kumo_crt.Repository(url(bucket), client=s3) as opened:
+        yield opened
+
+
+@pytest.fixture
+def one_part_sealed(
+    encrypted: kumo_crt.Repository, s3_server: S3Server, proxy: FaultProxy, bucket: str
+) -> Iterator[kumo_crt.Repository]:
+    """The same through a proxy, with room for one part: the next is made when it is sent."""
+    arguments = s3_server.client_arguments(
+        endpoint_url=proxy.endpoint_url,
+        part_size=5 * MIB,
+        multipart_threshold=5 * MIB,
+        memory_limit=5 * MIB,
+    )
+    with (
+        kumo_crt.S3Client(**arguments) as client,
+        kumo_crt.Repository.open(url(bucket), client=client, encryption_key=KEY) as opened,
+    ):
         yield opened

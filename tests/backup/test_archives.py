@@ -19,6 +19,7 @@ import kumo_crt
 from kumo_crt.backup import _archive, _inflight, _lease
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import CapturedFile
+from kumo_crt.backup._members import Member
 from tests.backup.boundaries import watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -213,14 +214,16 @@ def test_each_byte_is_read_once(
 ) -> None:
     read: list[int] = []
     gone: list[bool] = []
-    original = Archive._read_file
+    members: list[Member] = []
+    original = Member.read
 
-    def counted(self: Archive, file: CapturedFile, at: int, into: memoryview) -> None:
-        original(self, file, at, into)
+    def counted(self: Member, at: int, into: memoryview) -> None:
+        original(self, at, into)
         read.append(len(into))
-        gone.append(any(not other.source.exists() for other in self.files))
+        members.append(self)
+        gone.append(any(not member.file.source.exists() for member in members))
 
-    monkeypatch.setattr(Archive, "_read_file", counted)
+    monkeypatch.setattr(Member, "read", counted)
     with kumo_crt.Repository.create(url(bucket), client=one_part) as repository:
         snapshot = repository.backup(make("big_files"), single_object=True)
     assert sum(read) == snapshot.total_bytes
@@ -251,13 +254,13 @@ def test_the_lease_is_renewed_while_it_is_compared(
     path = make("large")
     with kumo_crt.Repository.create(url(bucket), client=small_parts) as repository:
         repository.backup(path, single_object=True)
-        original = Archive._read_file
+        original = Member.read
 
-        def slow(self: Archive, file: CapturedFile, at: int, into: memoryview) -> None:
+        def slow(self: Member, at: int, into: memoryview) -> None:
             time.sleep(0.04)
-            original(self, file, at, into)
+            original(self, at, into)
 
-        monkeypatch.setattr(Archive, "_read_file", slow)
+        monkeypatch.setattr(Member, "read", slow)
         monkeypatch.setattr(_lease, "_RENEW", 0.1 / _inflight.LEASE)
         with watched(small_parts) as watch:
             assert repository.backup(path, single_object=True).uploaded_bytes == 0
@@ -382,17 +385,17 @@ def test_interrupted_while_it_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Most of the time that is where Ctrl-C strikes."""
-    original = Archive._read_file
+    original = Member.read
 
-    def interrupted(self: Archive, file: CapturedFile, at: int, into: memoryview) -> None:
+    def interrupted(self: Member, at: int, into: memoryview) -> None:
         if at:
             signal.raise_signal(signal.SIGINT)
-        original(self, file, at, into)
+        original(self, at, into)
 
     path = make("large")
     with kumo_crt.Repository.create(url(bucket), client=small_parts) as repository:
         with monkeypatch.context() as patch:
-            patch.setattr(Archive, "_read_file", interrupted)
+            patch.setattr(Member, "read", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 repository.backup(path, single_object=True)
         for _ in range(100):

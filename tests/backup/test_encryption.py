@@ -16,7 +16,7 @@ import pytest
 from rocksdict import Rdict
 
 import kumo_crt
-from kumo_crt import EncryptionKeyError, FormatError, Key, RepositoryError, _core
+from kumo_crt import EncryptionKeyError, FormatError, Key, _core
 from kumo_crt.backup._documents import Reader
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -261,11 +261,6 @@ def test_a_drill_tells_nobody_else(
         context = f"{snapshot.id} {name}".encode()
         mask = int.from_bytes(reference.mac(MATERIAL, "kumo-crt 1 drill", context)[:4], "big")
         assert int(found["crc32c"], 16) ^ mask == first.checksums[name]
-
-
-def test_a_single_object_is_refused(encrypted: kumo_crt.Repository, make: Make) -> None:
-    with pytest.raises(RepositoryError, match="is encrypted, and a single object is a tar"):
-        encrypted.backup(make("plain"), single_object=True)
 
 
 _KILLED = """

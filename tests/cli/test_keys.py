@@ -6,6 +6,7 @@ import base64
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,27 @@ def test_round_trip(
     for line in (("snapshots", url), ("verify", url, "--level", "full"), ("prune", url)):
         assert here(*line)[0] == 0, line
     assert "no key was given" in here("doctor", url)[1]
+
+
+def test_a_single_object(
+    kumo: Run, here: Here, boto: Any, bucket: str, database: Path, key_file: Path, tmp_path: Path
+) -> None:
+    url = f"s3://{bucket}/repository"
+    line = ("backup", database, url, "--create", "--single-object", "--key-file", key_file)
+    planned = kumo(*line, "--dry-run", "--json").document["snapshot"]
+    done = kumo(*line)
+    assert done.code == 0, done.err
+    again = kumo(*line, "--json").document["snapshot"]
+    assert planned["uploaded_bytes"] == again["reused_bytes"]
+    key = f"repository/{again['single_object']}"
+    assert done.out.splitlines()[-1] == f"as one object: s3://{bucket}/{key}"
+    assert boto.head_object(Bucket=bucket, Key=key)["ContentLength"] == planned["uploaded_bytes"]
+    target = tmp_path / "restored"
+    with_key = ("--key-file", key_file)
+    assert here("restore", url, target, "--column-family", "default", *with_key)[0] == 0
+    assert databases.read_all(target) == databases.read_all(database)
+    assert here("verify", url, "--level", "full", *with_key)[0] == 0
+    assert here("verify", url, "--level", "full")[0] == 0
 
 
 def test_without_the_right_key(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -187,11 +188,17 @@ def test_killed_at_any_time(stage: Stage, world: World, alive: Alive) -> None:
 
 
 def test_killed_as_a_single_object(stage: Stage, world: World, alive: Alive) -> None:
-    chance = chances("backup", "single")
+    as_a_single_object(stage, world, alive, chances("backup", "single"), SINGLE)
+
+
+def as_a_single_object(
+    stage: Stage, world: World, alive: Alive, chance: random.Random, deaths_at_most: int
+) -> None:
+    """Kills backups as a single object, and goes on with them."""
     prefix = stage.seed(world.objects)
     whole, _ = _live(stage, world, prefix, Death(), "backup", single_object=True)
     for number, death in cases(
-        deaths.some(deaths.boundaries(whole, chance), chance, scaled(SINGLE))
+        deaths.some(deaths.boundaries(whole, chance), chance, scaled(deaths_at_most))
     ):
         alive()
         with case(number, death):

@@ -15,6 +15,7 @@ from tests.faults.test_kills_backup import Alive, World
 from tests.support import databases
 
 BACKUPS = 16
+SINGLE = 8
 RESTORES = 10
 
 
@@ -53,6 +54,11 @@ def test_backups(stage: Stage, world: World, alive: Alive) -> None:
         with case(number, death):
             life, _ = test_kills_backup._one(stage, world, number, death, 1)
             assert life.killed
+
+
+def test_backups_as_a_single_object(stage: Stage, world: World, alive: Alive) -> None:
+    chance = chances("backup", "encrypted single")
+    test_kills_backup.as_a_single_object(stage, world, alive, chance, SINGLE)
 
 
 def test_restores(stage: Stage, world: World, alive: Alive) -> None:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from kumo_crt import _core
+from kumo_crt.backup import _sealing
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._documents import VERSION
-from kumo_crt.exceptions import IntegrityError, RepositoryError
+from kumo_crt.backup._key import Key
+from kumo_crt.backup._members import Known, Member, SealedMember, Step
 
 INDEX = "kumo-index.json"
+SEALED_INDEX = "kumo-index.sealed"
+# Feature of an index.
+SEALED = "sealed"
 BLOCK = 512
 # What tar can write in octal digits; larger sizes are binary.
 _MAX_OCTAL = 1 << 33
 # One for all, as the same files have to give the same archive; of 1970 tar would warn.
 _TIME = 946_684_800
 _END = bytes(2 * BLOCK)
-_READ = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Something in an archive that is not padding: bytes that are known, or those of a file."""
+    """Something in an archive that is not padding."""
 
     start: int
     size: int
-    content: bytes | CapturedFile | None  # None: the index, which is known last
+    content: bytes | Member | None  # None: the index, which is known last
 
     @property
     def stop(self) -> int:
@@ -60,63 +62,101 @@ class Archive:
         subject: What it is of.
         files: The database's files, in the order in which they are to be.
         names: What each would be called as a data object of its own, by path.
+        key: The repository's, if it is encrypted: files and index are sealed.
 
     Attributes:
         name: Of its data object: follows from everything but the files' content.
         size: Bytes.
         files: As given.
-        offsets: Where each file's content begins, by path.
+        offsets: Where what is stored of each file begins, by path.
         releases: Files are given up once they are stored.
     """
 
     def __init__(
-        self, subject: Subject, files: Sequence[CapturedFile], names: Mapping[str, str]
+        self,
+        subject: Subject,
+        files: Sequence[CapturedFile],
+        names: Mapping[str, str],
+        key: Key | None = None,
     ) -> None:
         self.files = tuple(files)
         self.releases = False
         self.offsets: dict[str, int] = {}
         self._subject = subject
         self._names = names
-        self._pieces: list[_Piece] = []
-        # CRC32C of what has been read, and what is stored: by path and place in the file.
-        self._read: dict[str, dict[int, tuple[int, int]]] = {file.path: {} for file in files}
+        self._key = key
+        self._members = {
+            file.path: Member(file)
+            if key is None
+            else SealedMember(file, f"{number:06d}.sealed", key)
+            for number, file in enumerate(self.files)
+        }
         self._stored: dict[str, dict[int, int]] = {file.path: {} for file in files}
-        end = 0
-        for file in self.files:
-            self._pieces.append(_Piece(end, BLOCK, _header(file.path, file.size)))
-            self._pieces.append(_Piece(end + BLOCK, file.size, file))
-            self.offsets[file.path] = end + BLOCK
-            end = _padded(end + BLOCK + file.size)
-        self._index_offset = end + BLOCK
-        blank = self._index(dict.fromkeys(self.offsets, 0))
-        self._pieces.append(_Piece(end, BLOCK, _header(INDEX, len(blank))))
-        self._pieces.append(_Piece(end + BLOCK, len(blank), None))
-        self.size = _padded(end + BLOCK + len(blank)) + len(_END)
-        self.name = f"archive-{hashlib.sha256(blank).hexdigest()}-{self.size}.tar"
+        self._sealed_index: bytearray | None = None
+        self._pieces: list[_Piece] = []
+        self._end = 0
+        for path, member in self._members.items():
+            self.offsets[path] = self._append(member.name, member.size, member)
+        self._index_offset = self._end + BLOCK
+        blank = self._index_document(self.blank())
+        if key is None:
+            self._append(INDEX, len(blank), None)
+        else:
+            size = _core.sealed_size(len(blank))
+            self._append(SEALED_INDEX, size, None)
+            guide = _guide(self._index_offset, size, self._end + BLOCK)
+            self._append(INDEX, len(guide), guide)
+        self.size = self._end + len(_END)
+        digest = _sealing.name_of(key, hashlib.sha256(blank).hexdigest())
+        self.name = f"archive-{digest}-{self.size}.tar"
         self._starts = [piece.start for piece in self._pieces]
 
-    def _index(self, crcs: Mapping[str, int]) -> bytes:
-        """The index; as long whatever the CRC32Cs are."""
-        document = {
+    def _append(self, name: str, size: int, content: bytes | Member | None) -> int:
+        """Adds a member; returns where its content begins."""
+        start = self._end + BLOCK
+        self._pieces.append(_Piece(self._end, BLOCK, _header(name, size)))
+        self._pieces.append(_Piece(start, size, content))
+        self._end = _padded(start + size)
+        return start
+
+    def _index_document(self, known: Mapping[str, Known]) -> bytes:
+        """The index; as long whatever is known of the files."""
+        document: dict[str, object] = {
             "format": "kumo-archive",
             "version": VERSION,
             "db_id": self._subject.db_id,
             "sequence_number": self._subject.sequence_number,
             "column_families": list(self._subject.column_families),
-            "files": [
-                {
-                    "path": file.path,
-                    "kind": file.kind,
-                    "size": file.size,
-                    "offset": self.offsets[file.path],
-                    "crc32c": f"{crcs[file.path]:08x}",
-                    "name": self._names[file.path],
-                }
-                for file in self.files
-            ],
-            "index_offset": self._index_offset,
+            "files": [self._entry(file, known[file.path]) for file in self.files],
         }
-        return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+        if self._key is None:
+            document["index_offset"] = self._index_offset
+        return _json(document)
+
+    def _entry(self, file: CapturedFile, known: Known) -> dict[str, object]:
+        entry: dict[str, object] = {
+            "path": file.path,
+            "kind": file.kind,
+            "size": file.size,
+            "offset": self.offsets[file.path],
+            "crc32c": f"{known.crc32c:08x}",
+        }
+        if known.sealed is not None:
+            entry["sealed_crc32c"] = f"{known.sealed.crc32c:08x}"
+            entry["salt"] = known.sealed.salt.hex()
+        entry["name"] = self._names[file.path]
+        return entry
+
+    def _index(self) -> bytes | bytearray:
+        """The index as it is stored; reads what has not been read."""
+        if self._sealed_index is not None:
+            return self._sealed_index
+        document = self._index_document(self.known())
+        if self._key is None:
+            return document
+        # What is sealed is what it was: a file that changes is refused.
+        self._sealed_index = _sealing.seal_memory(self._key, document)[0]
+        return self._sealed_index
 
     # -- bytes -----------------------------------------------------------------------------
 
@@ -133,13 +173,24 @@ class Archive:
         view = memoryview(content)
         for piece, first, last in self._overlapping(start, stop):
             part = view[piece.start + first - start : piece.start + last - start]
-            if isinstance(piece.content, CapturedFile):
-                self._read_file(piece.content, first, part)
+            if isinstance(piece.content, Member):
+                piece.content.read(first, part)
             elif piece.content is None:
-                part[:] = self._index(self.crcs())[first:last]
+                part[:] = self._index()[first:last]
             else:
                 part[:] = piece.content[first:last]
         return content
+
+    def preparations(self, start: int, stop: int) -> Iterator[Step]:
+        """What reading a range would have to do first, in small steps."""
+        for piece, _, _ in self._overlapping(start, stop):
+            if isinstance(piece.content, Member):
+                yield from piece.content.preparations()
+            elif piece.content is None:
+                # What is in the range comes before its index; the rest has mostly been read.
+                for other in self._pieces:
+                    if isinstance(other.content, Member) and other.stop <= start:
+                        yield from other.content.steps()
 
     def _overlapping(self, start: int, stop: int) -> Iterator[tuple[_Piece, int, int]]:
         """Pieces of a range, and what of each is in it."""
@@ -151,33 +202,10 @@ class Archive:
             if first < last:
                 yield piece, first, last
 
-    def _read_file(self, file: CapturedFile, at: int, into: memoryview) -> None:
-        done = 0
-        try:
-            with open(file.source, "rb", buffering=0) as opened:
-                fd = opened.fileno()
-                size = os.fstat(fd).st_size
-                while done < len(into) and (count := os.preadv(fd, [into[done:]], at + done)):
-                    done += count
-        except FileNotFoundError:
-            if not file.temporary:
-                raise
-            raise RepositoryError(
-                f"{file.path}: was sent, and given up to free its space, and now the upload has to "
-                "begin again: run the backup again"
-            ) from None
-        if size != file.size or done < len(into):
-            raise IntegrityError(
-                f"{file.source}: {size} bytes, it had {file.size} when the backup began"
-            )
-        self._read[file.path][at] = len(into), _core.crc32c(into)
-        if at + done == file.size:
-            self._known_crc(file)
-
     # -- checksums -------------------------------------------------------------------------
 
-    def crcs(self) -> dict[str, int]:
-        """CRC32C of every file, by path; reads those that have not been read.
+    def known(self) -> dict[str, Known]:
+        """What is known of every file, by path; reads those that have not been read.
 
         Raises:
             IntegrityError: A file has changed, or has not the CRC32C that RocksDB recorded.
@@ -185,61 +213,52 @@ class Archive:
         """
         for read in self.reads():
             read()
-        found = {file.path: self._known_crc(file) for file in self.files}
-        return {path: crc for path, crc in found.items() if crc is not None}  # all of them
+        found = {path: member.known() for path, member in self._members.items()}
+        return {path: known for path, known in found.items() if known is not None}  # all of them
 
-    def reads(self) -> Iterator[Callable[[], None]]:
-        """What `crcs` has to do first, in small steps."""
-        block = memoryview(bytearray(_READ))
-        for file in self.files:
-            if self._known_crc(file) is None:
-                for at in range(0, file.size, _READ):
-                    yield partial(self._read_file, file, at, block[: file.size - at])
+    def blank(self) -> dict[str, Known]:
+        """What stands for it as long as nothing has been read."""
+        return {path: member.blank() for path, member in self._members.items()}
 
-    def know(self, crcs: Mapping[str, int]) -> None:
-        """Takes CRC32Cs of whole files from somebody who has just read them, by path."""
-        for file in self.files:
-            self._read[file.path] = {0: (file.size, crcs[file.path])}
+    def reads(self) -> Iterator[Step]:
+        """What `known` has to do first, in small steps."""
+        for member in self._members.values():
+            yield from member.steps()
+
+    def know(self, known: Mapping[str, Known]) -> None:
+        """Takes what is known from somebody who has just read the files, by path."""
+        for path, member in self._members.items():
+            member.know(known[path])
 
     def crc32c(self) -> int:
         """CRC32C of the archive; reads what of it has not been read."""
-        crcs = self.crcs()
+        known = self.known()
         value, end = 0, 0
         for piece in self._pieces:
             value = _core.crc32c(bytes(piece.start - end), value)
-            if isinstance(piece.content, CapturedFile):
-                value = _core.crc32c_combine(value, crcs[piece.content.path], piece.size)
+            if isinstance(piece.content, Member):
+                found = known[piece.content.file.path]
+                crc = found.crc32c if found.sealed is None else found.sealed.crc32c
+                value = _core.crc32c_combine(value, crc, piece.size)
             else:
-                value = _core.crc32c(piece.content or self._index(crcs), value)
+                value = _core.crc32c(piece.content or self._index(), value)
             end = piece.stop
         return _core.crc32c(bytes(self.size - end), value)
-
-    def _known_crc(self, file: CapturedFile) -> int | None:
-        """CRC32C of a file that has been read as a whole, in whatever order."""
-        read = self._read[file.path]
-        at = value = 0
-        while at < file.size:
-            if at not in read:
-                return None
-            size, crc = read[at]
-            value = _core.crc32c_combine(value, crc, size)
-            at += size
-        return checked(file, value)
 
     # -- what is stored --------------------------------------------------------------------
 
     def sent(self, start: int, stop: int) -> None:
         """Notes that a range is stored; gives up files that are as a whole."""
         for piece, first, last in self._overlapping(start, stop):
-            file = piece.content
-            if self.releases and isinstance(file, CapturedFile):
-                stored = self._stored[file.path]
+            member = piece.content
+            if self.releases and isinstance(member, Member):
+                stored = self._stored[member.file.path]
                 stored[first] = last - first
                 at = 0
                 while at in stored:
                     at += stored[at]
-                if at == file.size:
-                    file.release()
+                if at == member.size:
+                    member.file.release()
 
     def release(self) -> None:
         """Gives up all files."""
@@ -247,15 +266,22 @@ class Archive:
             file.release()
 
 
-def checked(file: CapturedFile, crc: int) -> int:
-    """Compares a file's CRC32C with the one that RocksDB recorded when it wrote the file."""
-    if file.checksum not in (None, crc):
-        raise IntegrityError(
-            f"{file.path}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
-            "wrote the file: it is damaged on this disk. No snapshot was made; the last one may "
-            "have the file as it was (kumo-crt restore)"
-        )
-    return crc
+def _json(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _guide(offset: int, size: int, own_offset: int) -> bytes:
+    """What stands where others have their index, and tells where the sealed one is."""
+    return _json(
+        {
+            "format": "kumo-archive",
+            "version": VERSION,
+            "features": [SEALED],
+            "sealed_index_offset": offset,
+            "sealed_index_size": size,
+            "index_offset": own_offset,
+        }
+    )
 
 
 def _padded(size: int) -> int:

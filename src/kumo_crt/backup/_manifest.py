@@ -20,10 +20,11 @@ from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObjec
 from kumo_crt.s3._body import header_value
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
-# Features of manifests: files may be parts of data objects; they are sealed.
+# Features of manifests: files may be parts of data objects; they are sealed; both, in an archive.
 PACKED = "packed"
 SEALED = "sealed"
-_FEATURES = (PACKED, SEALED)
+SEALED_ARCHIVE = "sealed-archive"
+_FEATURES = (PACKED, SEALED, SEALED_ARCHIVE)
 # Features of configurations.
 _ENCRYPTED = "encrypted"
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
@@ -189,6 +190,7 @@ def encode_snapshot(
     }
     containers = {file.key: file.container for file in snapshot.files if file.container is not None}
     features = [PACKED] * bool(containers) + [SEALED] * (key is not None)
+    features += [SEALED_ARCHIVE] * (key is not None and snapshot.single_object is not None)
     if features:
         document["features"] = features
     if containers:

@@ -9,6 +9,7 @@ from kumo_crt.backup import _layout, _names, _place
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._fetch import DamagedError, fetch_task
+from kumo_crt.backup._members import Known
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._sources import Sources
@@ -49,11 +50,11 @@ def rebuild_archive_task(
             source.write_bytes(file.inline)
         taken = CapturedFile(file.path, file.kind, 0, source, source.stat().st_size)
         files.append(taken)
-        names[file.path] = file.name or _names.object_name(taken, snapshot.db_id)
+        names[file.path] = file.name or _names.object_name(taken, snapshot.db_id, store.key)
     subject = Subject(snapshot.db_id, snapshot.sequence_number, snapshot.column_families)
-    archive = Archive(subject, files, names)
+    archive = Archive(subject, files, names, store.key)
     # Each has been compared just now.
-    archive.know({file.path: file.crc32c for file in snapshot.files})
+    archive.know({file.path: Known(file.crc32c, file.sealed) for file in snapshot.files})
     as_it_was = (
         archive.name == _layout.plain_name(wanted.key)
         and archive.size == wanted.size

@@ -188,7 +188,7 @@ def _repair_archive(
         if found is None:
             return _Step(item, damage)
         archive, path = found
-        source = ProducedSource(archive.size, archive.read)
+        source = ProducedSource(archive.size, archive.read, prepare=archive.preparations)
         return (yield from _bring_back(plan, item, damage, source, path, meter, NO_ROOM))
 
 

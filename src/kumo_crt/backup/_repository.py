@@ -79,9 +79,10 @@ class Repository(Care, Keeping):
                 in bundles; else ``KUMO_CRT_BUNDLE_BELOW``, else 256 KiB. 0: each by itself.
             bundle_size: Bytes that a bundle has at most, up to 64 MiB: it is put together in
                 memory; else ``KUMO_CRT_BUNDLE_SIZE``, else 16 MiB.
-            single_object: Store everything as one object, a tar that anything can unpack, streamed
-                while it is made. All of the database is sent; only an archive of exactly the same
-                state is found again. Parts of it are in memory: see ``memory_limit`` of `S3Client`.
+            single_object: Store everything as one object, a tar that anything can unpack (of an
+                encrypted repository: to sealed files), streamed while it is made. All of the
+                database is sent; only an archive of exactly the same state is found again. Parts of
+                it are in memory: see ``memory_limit`` of `S3Client`.
             dry_run: Only find out what would be sent.
 
         Returns:
@@ -91,8 +92,7 @@ class Repository(Care, Keeping):
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             RepositoryLockedError: The database is open elsewhere, and `live` is not set.
-            RepositoryError: The source is no database, or damaged, or changes too fast; or a single
-                object was asked for of an encrypted repository.
+            RepositoryError: The source is no database, or damaged, or changes too fast.
         """
         from kumo_crt.backup import _packing
         from kumo_crt.backup._capture import capture, compact
@@ -103,11 +103,6 @@ class Repository(Care, Keeping):
         limits = _packing.limits(bundle_below, bundle_size)
         config, now = self._guarded()
         self._need_key("a backup")
-        if single_object and self._key is not None:
-            raise RepositoryError(
-                f"{self._location}: is encrypted, and a single object is a tar that anything "
-                "unpacks: back up without single_object, or to another repository"
-            )
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
             compact(source)

@@ -88,32 +88,34 @@ class Examined:
 def examine(key: Key, source: object, size: int, path: Path | None = None) -> Examined:
     """Reads a content: a buffer, or a file by its descriptor."""
     native = key._native.examine()
-    with _reading(path):
-        for stop in _stops(size):
+    with reading(path):
+        for stop in stops(size):
             native.read(source, size, stop)
-    return _examined(native, size)
+    return examined(native, size)
 
 
 def examine_task(key: Key, descriptor: int, size: int, path: Path) -> Task[Examined]:
     """Reads a file, and lets others go on meanwhile."""
     native = key._native.examine()
-    with _reading(path):
-        for stop in _stops(size):
+    with reading(path):
+        for stop in stops(size):
             yield Blocking(partial(native.read, descriptor, size, stop))
-    return _examined(native, size)
+    return examined(native, size)
 
 
-def _stops(size: int) -> Iterator[int]:
+def stops(size: int) -> Iterator[int]:
+    """Up to where a content is read at once."""
     yield from range(_SLICE, size, _SLICE)
     yield size
 
 
-def _examined(native: _core.Examination, size: int) -> Examined:
+def examined(native: _core.Examination, size: int) -> Examined:
+    """What was found out, once all of a content has been read."""
     salt, crc = native.finish()
     return Examined(size, crc, salt, native)
 
 
-class _reading:  # noqa: N801 - a context manager
+class reading:  # noqa: N801 - a context manager
     """Names the file in what goes wrong while it is read."""
 
     def __init__(self, path: Path | None) -> None:
@@ -141,9 +143,25 @@ def seal(
         IntegrityError: The content is not what was examined any more.
     """
     into = bytearray(stop - start)
-    with _reading(path):
-        key._native.seal(source, examined.size, examined.native, start, stop, into)
+    seal_into(key, source, examined, start, into, path)
     return into
+
+
+def seal_into(
+    key: Key,
+    source: object,
+    examined: Examined,
+    start: int,
+    into: bytearray | memoryview,
+    path: Path | None = None,
+) -> None:
+    """Fills a buffer with a content's sealed form, from ``start`` on.
+
+    Raises:
+        IntegrityError: The content is not what was examined any more.
+    """
+    with reading(path):
+        key._native.seal(source, examined.size, examined.native, start, start + len(into), into)
 
 
 def sealed_source(key: Key, descriptor: int, examined: Examined, path: Path) -> ProducedSource:

@@ -12,9 +12,9 @@ from typing import Protocol
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Reserve, Task, Throttle
 from kumo_crt.backup import _layout, _names, _sealing
-from kumo_crt.backup._archive import checked
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._key import Key
+from kumo_crt.backup._members import checked
 from kumo_crt.backup._packing import Bundle
 from kumo_crt.backup._results import Sealed, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store

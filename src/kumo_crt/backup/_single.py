@@ -8,6 +8,8 @@ from kumo_crt._engine import Blocking, Sleep, Task
 from kumo_crt.backup import _commit, _layout
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import Capture
+from kumo_crt.backup._key import Key
+from kumo_crt.backup._members import Known
 from kumo_crt.backup._results import SnapshotFile, StoredObject
 from kumo_crt.backup._sending import Sender, Sent, send_task
 from kumo_crt.backup._store import Store
@@ -17,10 +19,10 @@ from kumo_crt.s3._putting import PutOptions
 from kumo_crt.s3._results import PutResult
 
 
-def archive_of(capture: Capture, names: Mapping[str, str]) -> Archive:
-    """The archive of a captured state."""
+def archive_of(capture: Capture, names: Mapping[str, str], key: Key | None) -> Archive:
+    """The archive of a captured state; sealed with the key, if the repository is encrypted."""
     subject = Subject(capture.db_id, capture.sequence_number, capture.column_families)
-    return Archive(subject, capture.files, names)
+    return Archive(subject, capture.files, names, key)
 
 
 def files_of(
@@ -28,7 +30,7 @@ def files_of(
     names: Mapping[str, str],
     inline: Mapping[str, SnapshotFile],
     stored: StoredObject,
-    crcs: Mapping[str, int],
+    known: Mapping[str, Known],
 ) -> list[SnapshotFile]:
     """What the manifest says of the files; what is ``inline`` is in the archive as well."""
     return [
@@ -38,11 +40,12 @@ def files_of(
             file.path,
             file.kind,
             file.size,
-            crcs[file.path],
+            known[file.path].crc32c,
             key=stored.key,
             offset=archive.offsets[file.path],
             name=names[file.path],
             container=stored,
+            sealed=known[file.path].sealed,
         )
         for file in archive.files
     ]
@@ -65,7 +68,7 @@ class ArchiveContent:
     def put(self, store: Store, key: str, options: PutOptions) -> Task[PutResult]:
         """Sends the archive, while it is made."""
         archive = self._archive
-        source = ProducedSource(archive.size, archive.read, archive.sent)
+        source = ProducedSource(archive.size, archive.read, archive.sent, archive.preparations)
         return (yield from put_task(store.context, store.bucket, key, source, options))
 
 

@@ -93,7 +93,8 @@ def _look_up(plan: BackupPlan) -> Task[None]:
     """Finds out what the repository has, and decides what becomes of each file."""
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
     if plan.single_object:
-        plan.packing = Packing(archive=_single.archive_of(plan.capture, plan.names))
+        archive = _single.archive_of(plan.capture, plan.names, plan.store.key)
+        plan.packing = Packing(archive=archive)
         return
     plan.packing = _packing.pack(
         [file for file in plan.capture.files if not _is_inline(file)],
@@ -140,8 +141,7 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     archive = plan.packing.archive
     if archive is not None:
         stored = StoredObject(_layout.data_key(archive.name), archive.size, 0)
-        crcs = dict.fromkeys(archive.offsets, 0)
-        files = _single.files_of(archive, plan.names, _inline_too(plan), stored, crcs)
+        files = _single.files_of(archive, plan.names, _inline_too(plan), stored, archive.blank())
         plan.uploaded = archive.size
     snapshot = _snapshot_of(plan, files)
     _commit.encode(plan.store, snapshot, plan.config, plan.tool)
@@ -299,7 +299,7 @@ def _inline_too(plan: BackupPlan) -> dict[str, SnapshotFile]:
 def _send_archive(plan: BackupPlan, sender: Sender, archive: Archive) -> Task[list[SnapshotFile]]:
     inline = _inline_too(plan)  # as long as they are there
     sent = yield from _single.send_archive_task(sender, archive, _free_name(plan, archive.name))
-    files = _single.files_of(archive, plan.names, inline, sent.stored, archive.crcs())
+    files = _single.files_of(archive, plan.names, inline, sent.stored, archive.known())
     _count(plan, sent, [file for file in files if file.key is not None])
     return files
 

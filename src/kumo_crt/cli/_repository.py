@@ -71,13 +71,14 @@ def open_repository(
             yield repository
 
 
-def _first_backup(args: argparse.Namespace) -> Snapshot:
+def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
     """What a backup to a repository that does not exist yet would be."""
     with capture(args.db, live=True, data_paths=args.data_path) as taken:
         total = uploaded = sum(file.size for file in taken.files)
         if args.single_object:
-            names = {file.path: object_name(file, taken.db_id) for file in taken.files}
-            uploaded = archive_of(taken, names).size
+            key = key_of(args, output)
+            names = {file.path: object_name(file, taken.db_id, key) for file in taken.files}
+            uploaded = archive_of(taken, names, key).size
         return Snapshot(
             id="",
             created_at=datetime.now(UTC),
@@ -116,7 +117,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         if not (args.create and args.dry_run):
             raise
         output.message(f"dry run: would create the repository {printable(args.url)}")
-        snapshot = _first_backup(args)
+        snapshot = _first_backup(args, output)
     seconds = time.monotonic() - begun
     for warning in snapshot.warnings:
         output.warning(warning)

@@ -48,7 +48,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     backup.add_argument(
         "--single-object",
         action="store_true",
-        help="send everything, as one object: a tar that also unpacks without kumo-crt",
+        help="send everything, as one object: a tar that also unpacks without kumo-crt (if the "
+        "repository is encrypted, to sealed files)",
     )
     options.budget(backup)
     options.concurrency(backup)
