@@ -133,3 +133,12 @@ def write_tables(path: Path, first: int, last: int, *, value_size: int = 300) ->
         databases.fill(db, number, number + 1, value_size=value_size)
         db.flush()
     db.close()
+
+
+def compact_tables(path: Path, last: int) -> None:
+    """Puts the tables of the first keys together."""
+    db = Rdict(str(path), databases.options(small_files=True))
+    databases.fill(db, 0, last + 1, value_size=2000)  # else they are moved, not put together
+    db.flush()
+    db.compact_range(b"key-", b"key-%08d" % last)
+    db.close()

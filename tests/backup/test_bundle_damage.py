@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import Rdict
 
 import kumo_crt
 from kumo_crt.backup import _rebuild
 from tests.backup.conftest import Make
 from tests.backup.helpers import (
     bundles_of,
+    compact_tables,
     content_of,
     delete,
     flipped,
@@ -98,21 +98,12 @@ def test_whole_bundles_are_repaired(
     assert key not in keys(boto, bucket)
 
 
-def _compact(path: Path, last: int) -> None:
-    """Puts the tables of the first keys together."""
-    db = Rdict(str(path), databases.options(small_files=True))
-    databases.fill(db, 0, last + 1, value_size=2000)  # else they are moved, not put together
-    db.flush()
-    db.compact_range(b"key-", b"key-%08d" % last)
-    db.close()
-
-
 def _half_dead(repository: kumo_crt.Repository, path: Path) -> tuple[str, kumo_crt.Snapshot]:
     """A bundle of which a third belongs to no snapshot any more."""
     write_tables(path, 0, 60, value_size=2000)
     first = repository.backup(path)
     (key,) = bundles_of(first)
-    _compact(path, 19)
+    compact_tables(path, 19)
     second = repository.backup(path)
     assert bundles_of(second) == {key}
     assert len([file for file in second.files if file.key == key]) == 40
@@ -169,7 +160,7 @@ def test_what_other_snapshots_need_is_repaired_too(
     first = repository.backup(path)
     (key,) = bundles_of(first)
     shutil.copytree(path, memory_path / "copy")
-    _compact(path, 19)
+    compact_tables(path, 19)
     second = repository.backup(path)
     delete(boto, bucket, key)
     # The database has not all that the old snapshot needs.
@@ -189,7 +180,7 @@ def test_bundles_that_are_hardly_used_are_given_up(
     path = memory_path / "db"
     write_tables(path, 0, 60, value_size=2000)
     first = repository.backup(path)
-    _compact(path, 49)
+    compact_tables(path, 49)
     second = repository.backup(path)
     assert len([f for f in second.files if f.kind == "sst" and f.size < 10_000]) == 10
     assert not bundles_of(first) & second.object_keys

@@ -240,12 +240,12 @@ def test_somebody_else_writes_to_the_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What is replaced is what was looked at, or nothing is."""
-    from kumo_crt.backup import _repair
+    from kumo_crt.backup import _replacing
 
     path = make("plain")
     file = stored_files(repository.backup(path), "sst")[0]
     good = get(boto, bucket, key_of(file))
-    real = _repair._put_aside
+    real = _replacing._put_aside
     for other in (good, b"something else"):
         _damage(boto, bucket, file, "flipped")
 
@@ -254,7 +254,7 @@ def test_somebody_else_writes_to_the_key(
             put(boto, bucket, key_of(file), other)
             return result
 
-        monkeypatch.setattr(_repair, "_put_aside", aside)
+        monkeypatch.setattr(_replacing, "_put_aside", aside)
         if other == good:
             assert repository.repair(path).ok
         else:
@@ -266,10 +266,10 @@ def test_somebody_else_writes_to_the_key(
 _KILLED = """
 import os, signal, sys
 import kumo_crt
-from kumo_crt.backup import _repair
+from kumo_crt.backup import _replacing
 def killed(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
-setattr(_repair, sys.argv[3], killed)
+setattr(_replacing, sys.argv[3], killed)
 with kumo_crt.Repository.open(sys.argv[1]) as repository:
     repository.repair(sys.argv[2])
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup._base import OnDamage, RepositoryBase
-from kumo_crt.exceptions import SnapshotNotFoundError
+from kumo_crt.exceptions import KumoError, SnapshotNotFoundError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 # The modules that do the work are loaded by the methods that need them: a program that only makes
 # backups does not pay for them at its start.
 
+_log = logging.getLogger("kumo_crt.backup")
 Progress = Callable[[int, int], object]
 
 
@@ -342,6 +344,18 @@ class Care(RepositoryBase):
             raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
         found = self._snapshot(snapshot)
         return self._run(_thaw.thaw_task(self._store(), found, days, tier))
+
+    def _remember_damage(self, key: str, kind: str) -> None:
+        """Writes down what a restore has found, if this client may; it fails for that anyway."""
+        from kumo_crt.backup import _verify
+        from kumo_crt.backup._ledger import Damage, Ledger
+
+        try:
+            _, now = self._load()
+            new = Ledger(damaged={key: Damage(now, kind)})
+            _verify.record(self._run, self._store(), new, now, _tool(), None, self._may_write())
+        except KumoError as error:
+            _log.warning("that an object is damaged could not be written down: %s", error)
 
     def _may_write(self) -> bool:
         ours, theirs = self._environment, self._config.environment if self._config else None

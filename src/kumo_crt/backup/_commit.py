@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup import _inflight, _layout, _manifest
+from kumo_crt.backup import _inflight, _layout, _manifest, _notices
 from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
@@ -18,6 +19,10 @@ from kumo_crt.s3._objects import delete_task, head_task
 _log = logging.getLogger("kumo_crt.backup")
 _COMMIT_ATTEMPTS = 3
 _HEADS_AT_ONCE = 16
+
+
+class FoundDamagedError(IntegrityError):
+    """What a backup relies on was found damaged while it ran: another attempt sends it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +39,34 @@ class Reused:
 
 
 def check_relied_on(
-    store: Store, lease: Lease, reused: list[Reused], sweeps: frozenset[str]
+    store: Store,
+    lease: Lease,
+    reused: list[Reused],
+    sweeps: frozenset[str],
+    notices: Notices,
+    sound: Collection[str],
 ) -> Task[None]:
     """Makes sure that nothing that was reused has been, or is about to be, deleted.
 
-    The pin makes sure of it already; this is what tells when the pin itself went wrong.
+    The pin makes sure of it already; this is what tells when the pin itself went wrong. And that
+    nobody has found any of it damaged meanwhile.
 
     Args:
         store: The repository.
         lease: The pin.
         reused: What the snapshot will name, and was not sent.
         sweeps: Keys of deletions that were under way when the backup began: it keeps off them.
+        notices: Of damage, that it knew when it began.
+        sound: Objects that it has looked at itself.
 
     Raises:
         LeaseExpiredError: The pin lapsed.
+        FoundDamagedError: An object was found damaged.
         IntegrityError: An object is gone.
     """
     lease.check()
-    leases = yield from _inflight.list_leases(store)
+    listed: _inflight.Listed = yield from _inflight.look(store)
+    leases = listed.leases
     if not lease.is_listed(leases):
         raise lease.expired("it has been removed by a prune, or by somebody")
     doubtful: set[str] = set()
@@ -62,6 +77,16 @@ def check_relied_on(
     sources = sorted({item.source for item in reused if item.source is not None})
     gone = yield from gone_snapshots(store, sources)
     doubtful.update(item.file.key or "" for item in reused if item.source in gone)
+    unheard = [key for key in listed.notices if key not in notices.parts]
+    if unheard:
+        found = yield from _notices.read_task(store, unheard)
+        relied_on = {item.file.key or "" for item in reused}
+        damaged = sorted(relied_on.intersection(found.damaged).difference(sound))
+        if damaged:
+            raise FoundDamagedError(
+                f"{store.url(damaged[0])}: was found damaged while the backup ran ({len(damaged)} "
+                "such objects). Nothing was committed: run it again, and they are sent"
+            )
     missing = yield from _missing(store, (i.file for i in reused if i.file.key in doubtful))
     if missing:
         raise IntegrityError(

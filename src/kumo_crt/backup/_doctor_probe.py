@@ -12,7 +12,7 @@ from kumo_crt import _core
 from kumo_crt._engine import Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
-from kumo_crt.backup._repair import QUARANTINE
+from kumo_crt.backup._replacing import QUARANTINE
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import KumoError, NotFoundError, PreconditionFailedError
 from kumo_crt.s3._answers import Headers, encode_crc32c, parse_xml, raise_for, text_of

@@ -20,7 +20,7 @@ from kumo_crt import _core
 from kumo_crt._engine import Task
 from kumo_crt.backup import _ledger, _restore, _sealing, _verify
 from kumo_crt.backup._capture import is_raw
-from kumo_crt.backup._ledger import Drilled, FamilyContent, Ledger, object_hash
+from kumo_crt.backup._ledger import Damage, Drilled, FamilyContent, Ledger, object_hash
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._store import Store
@@ -66,6 +66,7 @@ class _Found:
     open_seconds: float = 0.0
     scan_seconds: float = 0.0
     compared: bool = False
+    damaged: dict[str, Damage] = field(default_factory=dict)
 
 
 def drill(plan: DrillPlan) -> DrillReport:
@@ -77,7 +78,7 @@ def drill(plan: DrillPlan) -> DrillReport:
         target = directory / "database"
         begun = time.monotonic()
         try:
-            found.restored = _restore.restore(_restore_plan(plan, target))
+            found.restored = _restore.restore(_restore_plan(plan, found, target))
         except IntegrityError as error:
             _problem(plan, found, "restore", str(error))
         found.restore_seconds = time.monotonic() - begun
@@ -114,7 +115,10 @@ def _problem(plan: DrillPlan, found: _Found, kind: str, message: str) -> None:
     found.problems.append(Problem(snapshot, "", "", kind, message, snapshots=(snapshot,)))
 
 
-def _restore_plan(plan: DrillPlan, target: Path) -> _restore.RestorePlan:
+def _restore_plan(plan: DrillPlan, found: _Found, target: Path) -> _restore.RestorePlan:
+    def remember(key: str, kind: str) -> None:
+        found.damaged[key] = Damage(plan.now, kind)
+
     return _restore.RestorePlan(
         run=plan.run,
         store=plan.store,
@@ -126,6 +130,7 @@ def _restore_plan(plan: DrillPlan, target: Path) -> _restore.RestorePlan:
         concurrency=plan.concurrency,
         progress=plan.progress,
         dry_run=False,
+        on_damage=remember,
     )
 
 
@@ -353,7 +358,7 @@ def _told(content: FamilyContent | None) -> str:
 
 
 def _record(plan: DrillPlan, found: _Found) -> bool:
-    new = Ledger()
+    new = Ledger(damaged=found.damaged)
     if found.restored is not None:
         keys = (file.key for file in plan.snapshot.files if file.key is not None)
         new.reads = {object_hash(key): plan.now for key in keys}

@@ -1,4 +1,7 @@
-"""What is under ``inflight/``: who works on the repository (docs/format.md, "Deleting")."""
+"""What is under ``inflight/``: what everybody has to know who writes (docs/format.md, "Deleting").
+
+Leases of those who work on the repository, and notices of damage (`_notices`).
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ _SKEW = timedelta(seconds=60)
 _READERS = 8
 
 _KEY = re.compile(r"inflight/(backup|prune|sweep)-([0-9a-f]{32})-([0-9]{6})\.json")
+_NOTICE = re.compile(r"inflight/damage-[0-9a-f]{32}-000000\.json")
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
@@ -47,9 +51,14 @@ def part_key(kind: str, lease_id: str, number: int) -> str:
     return f"{INFLIGHT}{kind}-{lease_id}-{number:06d}.json"
 
 
-def is_part_key(key: str) -> bool:
-    """Whether a key is that of an object of a lease."""
-    return _KEY.fullmatch(key) is not None
+def notice_key(notice_id: str) -> str:
+    """Key of a notice of damage, below the repository's prefix."""
+    return f"{INFLIGHT}damage-{notice_id}-000000.json"
+
+
+def is_ours(key: str) -> bool:
+    """Whether a key is that of an object of a lease, or of a notice."""
+    return any(pattern.fullmatch(key) is not None for pattern in (_KEY, _NOTICE))
 
 
 def boottime() -> float:
@@ -176,17 +185,33 @@ def hashes(reader: _documents.Reader) -> tuple[str, ...]:
     return found
 
 
-def list_leases(store: Store) -> Task[dict[str, LeaseState]]:
-    """Every lease, by its id; other things are left alone."""
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a listing shows: every lease, by its id, and the keys of notices."""
+
+    leases: dict[str, LeaseState] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+def look(store: Store) -> Task[Listed]:
+    """Lists leases and notices; other things are left alone."""
     start = len(store.location.prefix)
-    leases: dict[str, LeaseState] = {}
+    found = Listed()
     for item in (yield from store.list_all(INFLIGHT)):
-        match = _KEY.fullmatch(item.key[start:])
+        key = item.key[start:]
+        match = _KEY.fullmatch(key)
         if match is not None:
             kind, lease_id, number = match.groups()
-            part = Part(match[0], kind, lease_id, int(number), item.last_modified)
-            leases.setdefault(lease_id, LeaseState(lease_id)).parts.append(part)
-    return leases
+            part = Part(key, kind, lease_id, int(number), item.last_modified)
+            found.leases.setdefault(lease_id, LeaseState(lease_id)).parts.append(part)
+        elif _NOTICE.fullmatch(key):
+            found.notices.append(key)
+    return found
+
+
+def list_leases(store: Store) -> Task[dict[str, LeaseState]]:
+    """Every lease, by its id."""
+    return (yield from look(store)).leases
 
 
 def parts_of(leases: Iterable[LeaseState], kind: str) -> Iterator[Part]:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from kumo_crt._engine import Gather, Task
@@ -24,6 +24,8 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._objects import delete_many_task
 
 HEALTH = "health/"
+# Of the times in ledgers.
+RESOLUTION = timedelta(seconds=1)
 # From this number on, they are put together into one.
 _MERGE_FROM = 16
 _CONCURRENCY = 8
@@ -128,10 +130,7 @@ def encode(ledger: Ledger, repository_id: str, tool: str) -> bytes:
         "reads": [
             {"at": time_text(at), "objects": sorted(names)} for at, names in sorted(by_time.items())
         ],
-        "damaged": [
-            {"at": time_text(damage.at), "key": key, "kind": damage.kind}
-            for key, damage in sorted(ledger.damaged.items())
-        ],
+        "damaged": encode_damaged(ledger.damaged),
         "drills": [
             {
                 "at": time_text(drilled.at),
@@ -145,6 +144,14 @@ def encode(ledger: Ledger, repository_id: str, tool: str) -> bytes:
         ],
     }
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def encode_damaged(damaged: Mapping[str, Damage]) -> list[dict[str, str]]:
+    """The member ``damaged`` of a document."""
+    return [
+        {"at": time_text(damage.at), "key": key, "kind": damage.kind}
+        for key, damage in sorted(damaged.items())
+    ]
 
 
 def decode(document: bytes | memoryview, where: str) -> Ledger:
@@ -165,11 +172,7 @@ def decode(document: bytes | memoryview, where: str) -> Ledger:
                 raise reader.error(field_name, "expected 16 hexadecimal digits")
             if name not in ledger.reads or ledger.reads[name] < at:
                 ledger.reads[name] = at
-    for field_name, entry in _entries(reader, "damaged"):
-        key, kind = entry.get("key"), entry.get("kind")
-        if not isinstance(key, str) or not isinstance(kind, str) or not _layout.is_data_key(key):
-            raise reader.error(field_name, "expected a key and a kind")
-        ledger.damaged[key] = Damage(_time(reader, field_name, entry), kind[:40])
+    ledger.damaged = decode_damaged(reader)
     for field_name, entry in _entries(reader, "drills"):
         snapshot, families = entry.get("snapshot"), entry.get("column_families")
         if not isinstance(snapshot, str) or not isinstance(families, dict):
@@ -177,6 +180,21 @@ def decode(document: bytes | memoryview, where: str) -> Ledger:
         contents = {name: _family(reader, field_name, f) for name, f in families.items()}
         ledger.drills[snapshot] = Drilled(_time(reader, field_name, entry), contents)
     return ledger
+
+
+def decode_damaged(reader: Reader) -> dict[str, Damage]:
+    """The member ``damaged`` of a document.
+
+    Raises:
+        FormatError: It is malformed.
+    """
+    damaged = {}
+    for field_name, entry in _entries(reader, "damaged"):
+        key, kind = entry.get("key"), entry.get("kind")
+        if not isinstance(key, str) or not isinstance(kind, str) or not _layout.is_data_key(key):
+            raise reader.error(field_name, "expected a key and a kind")
+        damaged[key] = Damage(_time(reader, field_name, entry), kind[:40])
+    return damaged
 
 
 def _entries(reader: Reader, name: str) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from kumo_crt import _core
@@ -139,6 +139,7 @@ def pack(
     condemned: frozenset[str],
     wanted: Limits,
     sealed: bool = False,
+    shunned: Collection[str] = (),
 ) -> Packing:
     """Decides.
 
@@ -149,6 +150,7 @@ def pack(
         condemned: Hashes of objects that are being deleted.
         wanted: What is bundled.
         sealed: Whether files are stored sealed.
+        shunned: Keys of objects that are damaged.
     """
     result = Packing()
     small: dict[str, list[CapturedFile]] = {}
@@ -160,6 +162,7 @@ def pack(
         if (
             there is not None
             and there.key not in wasteful
+            and there.key not in shunned
             and _inflight.object_hash(there.key or "") not in condemned
         ):
             as_here = replace(there, path=file.path, kind=file.kind)

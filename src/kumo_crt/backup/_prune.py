@@ -12,8 +12,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from kumo_crt._engine import Meter, Sleep, Task
-from kumo_crt.backup import _census, _inflight, _layout, _pins, _retention
+from kumo_crt import _core
+from kumo_crt._engine import Gather, Meter, Sleep, Task
+from kumo_crt.backup import (
+    _census,
+    _commit,
+    _inflight,
+    _layout,
+    _notices,
+    _pins,
+    _retention,
+)
 from kumo_crt.backup._census import Census, Mark
 from kumo_crt.backup._inflight import LeaseState, ServiceClock
 from kumo_crt.backup._lease import Lease
@@ -32,6 +41,7 @@ _MARK_SIZE = 100_000
 # Two prunes that began at the same time both see the other: they try again once, at random times.
 _TIE = timedelta(seconds=10)
 _TIE_PAUSE = 2.0
+_HEADS = 8
 
 
 @dataclass(slots=True)
@@ -105,7 +115,8 @@ class _Prune:
         """Gets the lease that only one prune can have, and works under it."""
         for may_be_tie in (True, False):
             yield from self._lease.acquire()
-            leases = yield from _inflight.list_leases(self._store)
+            listed: _inflight.Listed = yield from _inflight.look(self._store)
+            leases = listed.leases
             now = self._clock.now()
             others = [
                 lease
@@ -121,7 +132,7 @@ class _Prune:
             if not (may_be_tie and is_tie):
                 raise (yield from self._locked(others[0]))
             yield Sleep(random.uniform(0.1, 1.0) * _TIE_PAUSE)  # noqa: S311 - no secret
-        return (yield from self._lease.keep(self._work(leases.values())))
+        return (yield from self._lease.keep(self._work(listed)))
 
     def _locked(self, other: LeaseState) -> Task[RepositoryLockedError]:
         try:
@@ -167,8 +178,8 @@ class _Prune:
         self._meter.flush()
         return self._report(found, versioned, found.due)
 
-    def _work(self, leases: Iterable[LeaseState]) -> Task[PruneReport]:
-        yield from self._clean(leases)
+    def _work(self, listed: _inflight.Listed) -> Task[PruneReport]:
+        yield from self._clean(listed.leases.values())
         yield from self._choose()
         if self._removed:
             yield from self._lease.sweeping(self._remove_snapshots(), snapshots=self._removed)
@@ -189,6 +200,8 @@ class _Prune:
         yield from self._abort_uploads()
         yield from self._delete_pins()
         yield from self._delete(self._store.location.key(key) for key in used)
+        if listed.notices:
+            yield from self._forget_damage(listed.notices)
         versioned = yield from self._versioned()
         if self._plan.delete_versions:
             folders = (_layout.DATA, _layout.SNAPSHOTS, _inflight.INFLIGHT, _census.MARKS)
@@ -303,6 +316,18 @@ class _Prune:
             and item.last_modified is not None
             and item.last_modified < oldest
         )
+
+    def _forget_damage(self, notices: list[str]) -> Task[None]:
+        """Takes back notices of what is gone.
+
+        They were listed before the manifests: who named what they tell of, has been read.
+        """
+        seen = yield from _notices.read_task(self._store, notices)
+        unneeded = sorted(seen.damaged.keys() - self._census.live())
+        there = yield Gather((_commit.is_there(self._store, key) for key in unneeded), _HEADS)
+        tool = f"kumo_crt {_core.build_info()['version']}"
+        gone = {key for key, is_there in zip(unneeded, there, strict=True) if not is_there}
+        yield from _notices.withdraw_task(self._store, seen, gone, tool)
 
     def _versioned(self) -> Task[bool | None]:
         try:

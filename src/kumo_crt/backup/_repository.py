@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from kumo_crt import _core
@@ -96,6 +97,7 @@ class Repository(Care, Keeping):
         """
         from kumo_crt.backup import _packing
         from kumo_crt.backup._capture import capture, compact
+        from kumo_crt.backup._commit import FoundDamagedError
         from kumo_crt.backup._upload import BackupPlan, backup_task
 
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
@@ -106,24 +108,33 @@ class Repository(Care, Keeping):
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
             compact(source)
-        with capture(source, live=live, data_paths=data_paths) as taken:
-            for warning in taken.warnings:
-                _log.warning("%s", warning)
-            plan = BackupPlan(
-                store=self._store(),
-                capture=taken,
-                config=config,
-                created_at=now,
-                tags=dict(tags or {}),
-                tool=f"kumo_crt {_core.build_info()['version']}",
-                concurrency=self._concurrency(max_concurrency),
-                limits=limits,
-                progress=progress,
-                throttle=throttle,
-                dry_run=dry_run,
-                single_object=single_object,
-            )
-            return self._run(backup_task(plan))
+
+        def attempt(now: datetime) -> Snapshot:
+            with capture(source, live=live, data_paths=data_paths) as taken:
+                for warning in taken.warnings:
+                    _log.warning("%s", warning)
+                plan = BackupPlan(
+                    store=self._store(),
+                    capture=taken,
+                    config=config,
+                    created_at=now,
+                    tags=dict(tags or {}),
+                    tool=f"kumo_crt {_core.build_info()['version']}",
+                    concurrency=self._concurrency(max_concurrency),
+                    limits=limits,
+                    progress=progress,
+                    throttle=throttle,
+                    dry_run=dry_run,
+                    single_object=single_object,
+                )
+                return self._run(backup_task(plan))
+
+        try:
+            return attempt(now)
+        except FoundDamagedError as error:
+            # What had to be sent once more has been given up by now: a new capture has it.
+            _log.warning("%s (this is done now)", error)
+            return attempt(self._guarded()[1])
 
     def snapshots(self, *, on_damage: OnDamage | None = None) -> list[Snapshot]:
         """All snapshots, newest last.
@@ -213,5 +224,6 @@ class Repository(Care, Keeping):
             concurrency=self._concurrency(max_concurrency),
             progress=progress,
             dry_run=dry_run,
+            on_damage=self._remember_damage,
         )
         return _restore.restore(plan)

@@ -49,6 +49,7 @@ class RestorePlan:
         concurrency: Files at once.
         progress: Called with bytes done and total.
         dry_run: Only look.
+        on_damage: Called with the key of an object that is damaged, and what is wrong with it.
     """
 
     run: _Run
@@ -61,6 +62,15 @@ class RestorePlan:
     concurrency: int
     progress: Callable[[int, int], object] | None
     dry_run: bool
+    on_damage: Callable[[str, str], object] | None
+
+
+class _DamagedObjectError(DamagedError):
+    """Damage of a known object."""
+
+    def __init__(self, damage: DamagedError, file: SnapshotFile, where: str) -> None:
+        super().__init__(damage.kind, where)
+        self.key = file.stored.key
 
 
 @dataclass(slots=True)
@@ -166,9 +176,13 @@ def _family_names(plan: RestorePlan, selection: Selection | None) -> tuple[str, 
 
 
 def _select(plan: RestorePlan, directory: Path) -> Task[Selection]:
-    return _families.select_task(
-        plan.store, plan.snapshot, plan.column_families or (), directory / _WHOLE_MANIFEST
-    )
+    wanted = plan.column_families or ()
+    path = directory / _WHOLE_MANIFEST
+    try:
+        return (yield from _families.select_task(plan.store, plan.snapshot, wanted, path))
+    except DamagedError as damage:
+        manifest = _families.manifest_of(plan.snapshot)
+        raise _DamagedObjectError(damage, manifest, str(damage)) from damage
 
 
 def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
@@ -276,7 +290,7 @@ def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter) -> Ta
     try:
         yield from _families.materialise_task(store, file, path, meter)
     except DamagedError as damage:
-        raise DamagedError(damage.kind, f"{file.path}: {damage}") from damage
+        raise _DamagedObjectError(damage, file, f"{file.path}: {damage}") from damage
     work.finish(file)
 
 
@@ -289,7 +303,7 @@ def _download_run(store: Store, work: _Work, run: _ranges.Run, meter: Meter) -> 
         yield from _ranges.read_run_task(store, run, take, meter)
     except DamagedError as damage:
         damaged = damage.files if isinstance(damage, _ranges.PartsDamagedError) else run.files
-        raise DamagedError(damage.kind, f"{damaged[0].path}: {damage}") from damage
+        raise _DamagedObjectError(damage, damaged[0], f"{damaged[0].path}: {damage}") from damage
 
 
 def _rewrite(work: _Work, selection: Selection) -> None:
@@ -313,6 +327,8 @@ def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
                 f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was "
                 "being restored: restore another one"
             )
+    if isinstance(damage, _DamagedObjectError) and plan.on_damage is not None:
+        plan.on_damage(damage.key, damage.kind)
     return IntegrityError(
         f"damaged in the repository: {str(damage).rstrip('.')}. Nothing was restored: repair it "
         "from a database or copy that has the file (repair, kumo-crt repair), or restore another "

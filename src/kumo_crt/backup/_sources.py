@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kumo_crt import _core
@@ -17,24 +17,20 @@ _log = logging.getLogger("kumo_crt.backup")
 
 
 class Sources:
-    """Files of directories.
+    """Files that may be the wanted ones.
 
     Args:
-        directories: Where they are.
+        files: All of them.
         key: The repository's, if it is encrypted.
     """
 
-    def __init__(self, directories: Iterable[Path], key: Key | None) -> None:
+    def __init__(self, files: Iterable[CapturedFile], key: Key | None) -> None:
         self._key = key
         self._by_size: dict[int, list[CapturedFile]] = {}
-        for directory in directories:
-            for path in sorted(directory.iterdir()):
-                kind, number = _core.classify_file(path.name)
-                # Immutable or known by all of their content: a database may be open meanwhile.
-                if kind in _KINDS and path.is_file():
-                    size = path.stat().st_size
-                    file = CapturedFile(path.name, kind, number or 0, path, size)
-                    self._by_size.setdefault(size, []).append(file)
+        for file in files:
+            # Immutable or known by all of their content: a database may be open meanwhile.
+            if file.kind in _KINDS:
+                self._by_size.setdefault(file.size, []).append(file)
 
     def find(self, file: SnapshotFile) -> Path | None:
         """A file with the size, identity and CRC32C that are wanted."""
@@ -54,3 +50,12 @@ class Sources:
             except OSError as error:
                 _log.warning("a file that may be the wanted one cannot be read: %s", error)
         return None
+
+
+def files_in(directories: Iterable[Path]) -> Iterator[CapturedFile]:
+    """Files of directories."""
+    for directory in directories:
+        for path in sorted(directory.iterdir()):
+            kind, number = _core.classify_file(path.name)
+            if kind in _KINDS and path.is_file():
+                yield CapturedFile(path.name, kind, number or 0, path, path.stat().st_size)

@@ -162,7 +162,7 @@ class Sweeper:
         if folder + "/" == _layout.DATA:
             return _layout.is_data_key(key)
         if folder + "/" == _inflight.INFLIGHT:
-            return _inflight.is_part_key(key)
+            return _inflight.is_ours(key)
         return _layout.is_snapshot_id(name.removesuffix(".json"))
 
     # -- versions --------------------------------------------------------------------------

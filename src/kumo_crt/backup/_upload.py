@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kumo_crt import _core
@@ -17,6 +17,7 @@ from kumo_crt.backup import (
     _layout,
     _manifest,
     _names,
+    _notices,
     _packing,
     _sealing,
     _single,
@@ -27,6 +28,7 @@ from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._lease import Lease
+from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._packing import Bundle, Limits, Packing
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
@@ -65,6 +67,12 @@ class BackupPlan:
     condemned: frozenset[str] = frozenset()
     sweeps: frozenset[str] = frozenset()
     relied_on: list[Reused] = field(default_factory=list)
+    # Known damage: what was said of it, what was found good or made so, and what stays damaged.
+    notices: Notices = field(default_factory=Notices)
+    sound: set[str] = field(default_factory=set)
+    shunned: set[str] = field(default_factory=set)
+    sent_again: set[str] = field(default_factory=set)
+    warnings: list[str] = field(default_factory=list)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
@@ -76,6 +84,10 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
             )
             if file.kind == "sst":
                 plan.entries.append(entries)
+    if plan.dry_run:
+        # Whether it can be put right is not tried.
+        plan.notices = yield from _notices.read_all_task(plan.store)
+        plan.shunned.update(plan.notices.damaged)
     yield from _look_up(plan)
     if plan.dry_run:
         return (yield from _dry_run(plan))
@@ -103,6 +115,7 @@ def _look_up(plan: BackupPlan) -> Task[None]:
         plan.condemned,
         plan.limits,
         plan.store.key is not None,
+        plan.shunned,
     )
     _log.info(
         "%s: at sequence number %d; of %d files %d are stored, by %s; %d go alone, %d bundles",
@@ -162,13 +175,17 @@ def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
     attempt = 1
     while True:
         # After the pin was written: a prune that does not see the pin is seen here.
-        leases: dict[str, LeaseState] = yield from _inflight.list_leases(plan.store)
+        listed: _inflight.Listed = yield from _inflight.look(plan.store)
+        leases = listed.leases
         plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
         plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
-        reused = plan.packing.reused.values()
+        if listed.notices:
+            plan.notices = yield from _notices.read_task(plan.store, listed.notices)
+            yield from _distrust(plan)
+        reused = {item.file.key or "" for item in plan.packing.reused.values()}
         gone = yield from _commit.gone_snapshots(plan.store, plan.packing.sources())
         if not gone and not any(
-            _inflight.object_hash(item.file.key or "") in plan.condemned for item in reused
+            key in plan.shunned or _inflight.object_hash(key) in plan.condemned for key in reused
         ):
             return leases
         if attempt == _LOOK_UPS:
@@ -179,6 +196,24 @@ def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
         attempt += 1
         yield from _look_up(plan)
         yield from lease.write(_inflight.BACKUP, sorted(plan.packing.hashes(plan.names)))
+
+
+def _distrust(plan: BackupPlan) -> Task[None]:
+    """Puts right what is known to be damaged and may be relied on, or decides not to."""
+    reused = {item.file.key for item in plan.packing.reused.values()}
+    sent = replace(plan.packing, reused={}).hashes(plan.names)
+    done = plan.sound | plan.shunned
+    suspects = [
+        key
+        for key in plan.notices.damaged
+        if key not in done
+        and (hashed := _inflight.object_hash(key)) not in plan.condemned
+        and (key in reused or hashed in sent)
+    ]
+    if suspects:
+        from kumo_crt.backup import _heal  # rarely needed
+
+        yield from _heal.heal_task(plan, suspects)
 
 
 def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
@@ -196,7 +231,9 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
         files = yield from _send_files(plan, sender)
     else:
         files = yield from _send_archive(plan, sender, archive)
-    yield from _commit.check_relied_on(plan.store, lease, plan.relied_on, plan.sweeps)
+    yield from _commit.check_relied_on(
+        plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
+    )
     committed = yield from _commit.commit(
         plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
     )
@@ -216,7 +253,10 @@ def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
             done[file.path] = _inline(plan, file)
         elif (there := plan.packing.reused.get(file.path)) is not None:
             done[file.path] = there.file
-            plan.reused += file.size
+            if there.file.key in plan.sent_again:
+                plan.uploaded += file.size
+            else:
+                plan.reused += file.size
             plan.relied_on.append(there)
         else:
             continue
@@ -251,7 +291,7 @@ def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
         column_families=plan.capture.column_families,
         tags=plan.tags,
         table_entries=None if None in plan.entries else sum(n or 0 for n in plan.entries),
-        warnings=plan.capture.warnings,
+        warnings=(*plan.capture.warnings, *plan.warnings),
     )
 
 
@@ -268,8 +308,9 @@ def _inline(plan: BackupPlan, file: CapturedFile) -> SnapshotFile:
 
 
 def _free_name(plan: BackupPlan, name: str) -> str:
-    """The name, or, while it is being deleted, another."""
-    if _inflight.object_hash(_layout.data_key(name)) not in plan.condemned:
+    """The name, or, while it is being deleted or has something damaged, another."""
+    damaged = map(_inflight.object_hash, plan.shunned)
+    if _inflight.object_hash(_layout.data_key(name)) not in plan.condemned.union(damaged):
         return name
     # Whatever the prune may still send cannot hit a name that is drawn now.
     return f"{name}.{os.urandom(4).hex()}"

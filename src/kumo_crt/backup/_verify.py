@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,9 +12,10 @@ from typing import Protocol, TypeVar
 
 from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _damage, _layout, _ledger, _selection, _verify_job
+from kumo_crt.backup import _damage, _layout, _ledger, _notices, _selection, _verify_job
 from kumo_crt.backup._fetch import missing, wrong_size
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
+from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._reports import DrillReport, Problem, VerifyReport
 from kumo_crt.backup._results import Snapshot
@@ -32,6 +33,7 @@ from kumo_crt.s3._objects import head_task
 LEVELS = ("quick", "stored", "full", "restore")
 ALL = "all"
 T = TypeVar("T")
+_NO_NOTICES = Notices()
 _MANIFESTS_AT_ONCE = 8
 _log = logging.getLogger("kumo_crt.backup")
 
@@ -106,6 +108,9 @@ def find_damage(plan: VerifyPlan) -> tuple[dict[DataObject, Outcome], list[Probl
 def verify(plan: VerifyPlan) -> VerifyReport:
     """Checks one snapshot or all of them; damage is reported, not raised."""
     started = time.monotonic()
+    seen = Notices()
+    if plan.level == "full" and plan.record is not False and plan.may_record:
+        seen = plan.run(_notices.read_all_task(plan.store))
     known = plan.run(_load_task(plan))
     objects = known.objects()
     ledger = Ledger()
@@ -119,7 +124,7 @@ def verify(plan: VerifyPlan) -> VerifyReport:
     if damaged:
         problems += plan.run(_damage.explain_task(plan.store, damaged, known.snapshots))
     meter.flush()
-    recorded = _record(plan, chosen, damaged)
+    recorded = _record(plan, chosen, damaged, seen)
     return VerifyReport(
         ok=not problems,
         snapshot=plan.snapshot,
@@ -269,18 +274,36 @@ def _quick(store: Store, objects: Iterable[DataObject], meter: Meter) -> Task[li
 
 
 def _record(
-    plan: VerifyPlan, objects: Iterable[DataObject], damaged: dict[DataObject, Outcome]
+    plan: VerifyPlan,
+    objects: Iterable[DataObject],
+    damaged: dict[DataObject, Outcome],
+    seen: Notices,
 ) -> bool:
     """Writes down what was read and what was found damaged, if there is anything to tell."""
     new = Ledger()
+    good: set[str] = set()
     if plan.level == "full":
-        new.reads = {object_hash(o.key): plan.now for o in objects if o not in damaged}
+        good = {o.key for o in objects if o not in damaged} - {o.key for o in damaged}
+        known = seen.damaged
+        new.reads = {
+            object_hash(key): _notices.clear_time(plan.now, known.get(key)) for key in good
+        }
     new.damaged = {
         item.key: Damage(plan.now, outcome.kind or "")
         for item, outcome in damaged.items()
-        if outcome.kind in ("missing", "size", "checksum")
+        if outcome.kind in _notices.KINDS
     }
-    return record(plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record)
+    return record(
+        plan.run,
+        plan.store,
+        new,
+        plan.now,
+        plan.tool,
+        plan.record,
+        plan.may_record,
+        seen,
+        good.intersection(seen.damaged),
+    )
 
 
 def record(
@@ -291,8 +314,12 @@ def record(
     tool: str,
     wanted: bool | None,
     may: bool,
+    seen: Notices = _NO_NOTICES,
+    good: Collection[str] = (),
 ) -> bool:
     """Adds to the ledger where that is wanted and possible; tells whether it did.
+
+    Damage is told by a notice, too; what is ``good`` again is taken out of those that were seen.
 
     Raises:
         AccessDeniedError: It was demanded, and this client may not write.
@@ -302,7 +329,11 @@ def record(
     if wanted is None and not may:
         return False
     try:
+        if new.damaged:
+            run(_notices.add_task(store, new.damaged, tool))
         run(_ledger.record_task(store, new, now, tool))
+        if good:
+            run(_notices.withdraw_task(store, seen, good, tool))
     except AccessDeniedError as error:
         if wanted:
             raise

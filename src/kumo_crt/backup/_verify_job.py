@@ -24,7 +24,7 @@ from kumo_crt.s3._retry import Retries
 # A job is about as many bytes or objects: enough to be worth its own connections.
 _JOB_BYTES = 256 << 20
 _JOB_OBJECTS = 256
-_INTERNAL_ERROR = 500
+INTERNAL_ERROR = 500
 # And there are at least this many, where there are objects enough: workers end together then.
 _JOBS = 32
 
@@ -111,7 +111,7 @@ def _checked(task: Task[None]) -> Task[Outcome]:
     except S3Error as error:
         # A service that finds its own copy rotten answers so, however often it is asked. That is
         # one object's trouble; of a service that is overloaded (503) the whole run has to know.
-        if error.status != _INTERNAL_ERROR:
+        if error.status != INTERNAL_ERROR:
             raise
         return Outcome("unreadable", f"the service cannot read it: {error}")
     return Outcome()
