@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup import _documents, _inflight, _ledger, _manifest, _sealing
+from kumo_crt.backup import _documents, _inflight, _ledger, _manifest, _notices, _sealing
 from kumo_crt.export import _manifest as _export
 from tests.backup import test_hostile_manifests as snapshots
 
@@ -267,6 +267,21 @@ KINDS = [
         {
             **_each(objects=[*_NO_LIST, [5], [""], [_HASH[:15]], ["../../etc/passwd"], [None]]),
             **_without("objects"),
+        },
+    ),
+    Kind(
+        "notice",
+        {
+            "format": "kumo-damage",
+            "version": 1,
+            "tool": "a test",
+            "damaged": [{"at": _AT, "key": "data/1f/sst-x", "kind": "checksum"}],
+        },
+        lambda document: _notices.decode(document, WHERE),
+        {
+            **_each(damaged=[*_NO_LIST, [5], [None]]),
+            **_in_first("damaged", at=_NO_TIME, key=_NO_KEY, kind=_NO_TEXT),
+            **_without("damaged"),
         },
     ),
     Kind(

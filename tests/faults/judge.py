@@ -104,6 +104,12 @@ class Judge:
             self._check(prefix, objects, manifest)
         return Found(objects, manifests)
 
+    def check(self, prefix: str, snapshot_id: str) -> dict[str, Any]:
+        """Makes sure that one snapshot is whole, whatever others are; returns its manifest."""
+        manifest: dict[str, Any] = json.loads(self.get(f"{prefix}snapshots/{snapshot_id}.json"))
+        self._check(prefix, self.listed(prefix), manifest)
+        return manifest
+
     def _check(self, prefix: str, objects: dict[str, Stored], manifest: dict[str, Any]) -> None:
         what = f"snapshot {manifest['id']} below {prefix}"
         for file in manifest["files"]:
