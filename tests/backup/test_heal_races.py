@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -47,7 +48,9 @@ class World:
         return kumo_crt.Repository(self.url, client=self.clients[name])
 
     def back_up(self, name: str) -> Callable[[], kumo_crt.Snapshot]:
-        return lambda: self[name].backup(self.path, max_concurrency=1)
+        # Only one of them could have the lock of one directory.
+        path = self.path if name == "A" else self.path.with_name("copy")
+        return lambda: self[name].backup(path, max_concurrency=1)
 
     def check(self) -> None:
         """Everything is good, and nobody says otherwise after one more backup."""
@@ -67,6 +70,7 @@ def world(
 ) -> Iterator[Callable[[str], World]]:
     monkeypatch.setenv("KUMO_CRT_BUNDLE_BELOW", "0")
     path = make("plain")
+    shutil.copytree(path, path.with_name("copy"))
     made: list[World] = []
 
     def new(how: str) -> World:

@@ -298,7 +298,8 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
             f"{len(damaged)} object{'s were' if len(damaged) > 1 else ' was'} found damaged and "
             "not read since; the first is "
             f"{damaged[0]} ({damage[damaged[0]].kind})",
-            "kumo-crt repair, from a database or copy that still has the files",
+            "back up the database: it sends again what it still has; then kumo-crt repair, from "
+            "copies that have the rest",
         )
     oldest = ledger.oldest_read(file.key for file in newest.files if file.key is not None)
     if oldest is None or now - oldest > _VERIFIED_WARNING:

@@ -60,8 +60,9 @@ class Repository(Care, Keeping):
     ) -> Snapshot:
         """Stores a consistent state of a database as a new snapshot.
 
-        Only files that the repository does not have are sent. Interrupted, it leaves no snapshot;
-        run it again and what was sent already is found.
+        Only files that the repository does not have are sent, and those of objects that are known
+        to be damaged, which are replaced as by `repair`. Interrupted, it leaves no snapshot; run it
+        again and what was sent already is found.
 
         Args:
             source: An open `rocksdict.Rdict`, which may go on being written to, or the directory of
@@ -93,6 +94,7 @@ class Repository(Care, Keeping):
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             RepositoryLockedError: The database is open elsewhere, and `live` is not set.
+            IntegrityError: What it relies on was found damaged, again and again, while it ran.
             RepositoryError: The source is no database, or damaged, or changes too fast.
         """
         from kumo_crt.backup import _packing

@@ -101,7 +101,8 @@ class Snapshot:
         pinned: Whether it is pinned, and never pruned; see `Repository.pin`.
         table_entries: Entries in all tables, with deletions and older versions of keys; None if a
             table does not say.
-        warnings: What makes backups of the database expensive. Only `Repository.backup` tells it.
+        warnings: What makes backups of the database expensive, and damage that was met. Only
+            `Repository.backup` tells it.
     """
 
     id: str
