@@ -26,6 +26,7 @@ from tests.support.mortal_server import MortalServer
 
 _PARTS = 5
 OUTAGES = 2  # of each kind
+AWAY = 15.0  # seconds
 
 
 @dataclass
@@ -214,6 +215,39 @@ def test_a_restore(world: World, number: int, comes_back: bool) -> None:
         assert tree(target) == expected_tree(world.judge.look(f"{name}/").manifests[snapshot.id])
         assert databases.read_all(target) == world.truth
         assert leftovers(world.directory) == []
+
+
+@pytest.mark.parametrize("operation", ["UploadPart", "CompleteMultipartUpload", "GetObject"])
+def test_a_restart_of_a_quarter_of_a_minute(world: World, operation: str) -> None:
+    """What a client does that nobody has set up in any way: it waits, and goes on."""
+    name = f"restart-{operation.lower()}"
+
+    def come_back() -> None:
+        time.sleep(AWAY)
+        world.revive()
+
+    def act() -> None:
+        threads.append(threading.Thread(target=come_back))
+        threads[-1].start()
+
+    threads: list[threading.Thread] = []
+    client = world.client()
+    repository = kumo_crt.Repository.create(f"s3://outages/{name}", client=client)
+    if operation != "GetObject":
+        begun = time.monotonic()
+        with _killed(world, client, operation, 1, act):
+            snapshot = repository.backup(world.path)
+        done["servers away for 15 s during a backup"] += 1
+    else:
+        snapshot = repository.backup(world.path)
+        begun = time.monotonic()
+        with _killed(world, client, operation, 4, act):
+            repository.restore(world.directory / name)
+        done["servers away for 15 s during a restore"] += 1
+        assert databases.read_all(world.directory / name) == world.truth
+    assert AWAY < time.monotonic() - begun < AWAY + 20
+    threads[0].join()
+    _check(world, name, snapshot.id)
 
 
 @pytest.mark.parametrize("comes_back", [False, True], ids=["ends", "waits"])

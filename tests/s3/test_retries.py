@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,78 @@ class TestPatience:
         with _client(fake, **said) as client, pytest.raises(kumo_crt.ThrottledError):
             client.get_object("bucket", "key")
         assert len(fake.asked) == 3
+
+
+class TestRepositories:
+    """Work that may have gone on for hours waits for a service that is started again."""
+
+    @pytest.fixture
+    def client(self, fake: FakeS3) -> Iterator[kumo_crt.S3Client]:
+        with kumo_crt.S3Client("us-east-1", fake.endpoint_url, anonymous=True) as running:
+            yield running
+
+    def test_a_service_that_has_just_been_started(
+        self, client: kumo_crt.S3Client, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It answers 500 for a while, more often than a single call bears."""
+        monkeypatch.setattr(_retry, "_OUTAGE_PAUSE", 0.05)
+        broken = Answer(500, error_document("InternalError"))
+        fake.default = Answer(404, error_document("NoSuchKey"))
+        fake.script.extend([broken] * 5)
+        with pytest.raises(kumo_crt.S3Error) as single:
+            client.get_object("bucket", "key")
+        assert (single.value.status, len(fake.asked)) == (500, 5)
+        fake.script.extend([broken] * 40)
+        with pytest.raises(kumo_crt.SnapshotNotFoundError):
+            kumo_crt.Repository.open("s3://bucket/prefix", client=client)
+        assert len(fake.asked) == 46
+
+    def test_it_does_not_wait_for_ever(
+        self, client: kumo_crt.S3Client, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_retry, "_OUTAGE", 1.5)
+        fake.default = Answer(503, error_document("ServiceUnavailable"))
+        begun = time.monotonic()
+        with pytest.raises(kumo_crt.S3Error):
+            kumo_crt.Repository.open("s3://bucket/prefix", client=client)
+        assert time.monotonic() - begun < 3
+
+    def test_where_there_has_never_been_anybody(self) -> None:
+        """A wrong endpoint is told at once."""
+        begun = time.monotonic()
+        with (
+            kumo_crt.S3Client("us-east-1", "http://127.0.0.1:9", anonymous=True) as nobody,
+            pytest.raises(kumo_crt.TransportError),
+        ):
+            kumo_crt.Repository.open("s3://bucket/prefix", client=nobody)
+        assert time.monotonic() - begun < 3
+
+    def test_what_has_been_said_holds(self, fake: FakeS3) -> None:
+        fake.default = Answer(500, error_document("InternalError"))
+        url = fake.endpoint_url
+        with (
+            kumo_crt.S3Client("us-east-1", url, anonymous=True, max_attempts=3) as client,
+            pytest.raises(kumo_crt.S3Error),
+        ):
+            kumo_crt.Repository.open("s3://bucket/prefix", client=client)
+        assert len(fake.asked) == 3
+
+    def test_one_failure_is_no_outage_where_others_succeed(
+        self, client: kumo_crt.S3Client, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as an object that a service cannot read: as often as before, and no longer."""
+        monkeypatch.setattr(_retry, "_OUTAGE_PAUSE", 0.01)
+        fake.default = Answer(500, error_document("InternalError"))
+        original = _retry.Retries.cause
+
+        def cause(self: _retry.Retries, *arguments: Any) -> str | None:
+            self.answered = time.monotonic()  # another request is
+            return original(self, *arguments)
+
+        monkeypatch.setattr(_retry.Retries, "cause", cause)
+        with pytest.raises(kumo_crt.S3Error):
+            kumo_crt.Repository.open("s3://bucket/prefix", client=client)
+        assert len(fake.asked) == 10
 
 
 class TestPace:

@@ -193,8 +193,8 @@ class RepositoryBase:
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _store(self) -> Store:
-        context = self._client._open()
+    def _store(self, *, persistent: bool = True) -> Store:
+        context = replace(self._client._open(), persistent=persistent)
         if not self._budget.is_unlimited:
             context = replace(context, budget=self._budget)
         return Store(context, self._location, self._config, self._key)
@@ -202,7 +202,7 @@ class RepositoryBase:
     def _run(self, task: Task[T]) -> T:
         return self._client._run(task)
 
-    def _load(self) -> tuple[_manifest.Config, datetime]:
+    def _load(self, *, persistent: bool = True) -> tuple[_manifest.Config, datetime]:
         """The configuration, and the service's time.
 
         What `open` has just read is not read again by what comes next: it never changes.
@@ -210,7 +210,7 @@ class RepositoryBase:
         just_read, self._just_read = self._just_read, None
         if just_read is not None and just_read[1].age() < _JUST:
             return just_read[0], just_read[1].now().replace(microsecond=0)  # as services tell it
-        found = self._run(self._store().config())
+        found = self._run(self._store(persistent=persistent).config())
         if found is None:
             raise SnapshotNotFoundError(
                 f"{self._location}: there is no repository here: look at the URL, or create it "

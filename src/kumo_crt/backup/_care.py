@@ -272,7 +272,7 @@ class Care(RepositoryBase):
 
         plan = _doctor.DoctorPlan(
             run=self._run,
-            store=self._store,
+            store=lambda: self._store(persistent=False),
             load=self._load_if_there,
             settings=self._client._settings,
             environment=self._environment,
@@ -283,7 +283,7 @@ class Care(RepositoryBase):
 
     def _load_if_there(self) -> datetime | None:
         try:
-            return self._load()[1]
+            return self._load(persistent=False)[1]
         except SnapshotNotFoundError:
             return None
 

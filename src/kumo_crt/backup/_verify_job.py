@@ -69,7 +69,8 @@ class VerifyJob:
 
 def run_job(job: VerifyJob) -> list[Outcome]:
     """Checks the objects of a job, with a client of its own."""
-    context = Context(_runtime.new_client(job.settings), job.settings, Retries(job.settings))
+    retries = Retries(job.settings)
+    context = Context(_runtime.new_client(job.settings), job.settings, retries, persistent=True)
     store = Store(context, job.location, key=job.key)
     task = check_task(store, job.level, job.objects, job.concurrency, None)
     return _engine.run(task, job.settings.max_connections)

@@ -66,7 +66,8 @@ class S3Client(ClientBase):
             ``KUMO_CRT_EVENT_LOOPS``.
         max_attempts: Tries of a request, the first included, with jittered backoff; else
             ``KUMO_CRT_MAX_ATTEMPTS``, ``AWS_MAX_ATTEMPTS``; else 5, but 20 where the service asks
-            to slow down, and 10 where one fails that has answered before (half a minute).
+            to slow down, and 10 where one fails that has answered before (half a minute). What a
+            `Repository` does waits for a minute then.
         connect_timeout: Seconds to connect; 5, or ``KUMO_CRT_CONNECT_TIMEOUT``.
         request_timeout: Seconds without a byte moving after which a connection is given up and the
             request tried again; 60, or ``KUMO_CRT_REQUEST_TIMEOUT``.

@@ -53,13 +53,17 @@ def _virtual_host_safe(bucket: str, tls: bool) -> bool:
 
 @dataclass(frozen=True)
 class Context:
-    """A native client with the settings that requests need, and how they queue."""
+    """A native client with the settings that requests need, and how they queue.
+
+    ``persistent``: requests belong to long work, which waits for a service that has gone away.
+    """
 
     native: _core.Client
     settings: Settings
     retries: Retries
     budget: Budget | None = None
     urgent: bool = False
+    persistent: bool = False
     trailers: Trailers = field(init=False, repr=False)
     _places: dict[str, _Place] = field(default_factory=dict, init=False, repr=False)
 
@@ -156,9 +160,9 @@ class Context:
         if self.budget is not None:
             self.budget.after(response.received - expected)
         if response.error_code == 0 and response.status < 300 and operation not in ERRORS_INSIDE:
-            self.retries.answered = True
+            self.retries.answered = time.monotonic()
             return response
-        return (yield from self.retries.again(call, response, begun))
+        return (yield from self.retries.again(call, response, begun, self.persistent))
 
     def endpoint(self, bucket: str) -> str:
         """Where requests for a bucket go, for messages."""

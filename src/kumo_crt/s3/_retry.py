@@ -34,6 +34,10 @@ _MAX_PAUSE = 20.0
 _ATTEMPTS_THROTTLED = 20
 _ATTEMPTS_OF_KNOWN = 10
 _OUTAGES = ("transport", "timeout", "server_error")
+# Work that has gone on for hours waits for so many seconds for a service that has gone away as a
+# whole, and looks for it every few of them.
+_OUTAGE = 60.0
+_OUTAGE_PAUSE = 4.0
 # Signatures are refused from 15 minutes on; less than this is not what was wrong.
 _SKEW = 240.0
 _YEARS = (2020, 2120)
@@ -139,6 +143,29 @@ def _error_code(document: bytes) -> str:
     return (root.findtext("Code") or "") if root.tag == "Error" else ""
 
 
+class _Outage:
+    """How a request fares that waits for a service to come back.
+
+    A service that has answered others meanwhile is there: then only so many failures are borne.
+
+    Args:
+        now: When it failed first.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._since = self._failed = now
+        self._failures = 0
+
+    def is_over(self, answered: float | None, pause: float) -> bool:
+        """Whether a request that has failed now has to end, instead of going on after a pause."""
+        now = time.monotonic()
+        if self._failures == 0 or (answered is not None and answered > self._failed):
+            self._failures += 1
+            self._since = now
+        self._failed = now
+        return self._failures >= _ATTEMPTS_OF_KNOWN or now + pause - self._since > _OUTAGE
+
+
 class Retries:
     """Decides for one client, and counts.
 
@@ -149,7 +176,8 @@ class Retries:
     def __init__(self, settings: Settings) -> None:
         self._max_attempts = settings.max_attempts
         self._patient = settings.patient
-        self.answered = False  # by a success, whatever it was for
+        # When there was a success, whatever it was for.
+        self.answered: float | None = None
         self._deadline = settings.deadline
         self._fixed_credentials = settings.anonymous or settings.access_key_id is not None
         self.pace = Pace()
@@ -195,9 +223,19 @@ class Retries:
         call.client.set_clock_offset(round(offset * 1000))
         return True
 
-    def again(self, call: Call, response: _core.Response, begun: float) -> Task[_core.Response]:
-        """Goes on after a first attempt that was no plain success, until there is an answer."""
+    def again(
+        self, call: Call, response: _core.Response, begun: float, persistent: bool
+    ) -> Task[_core.Response]:
+        """Goes on after a first attempt that was no plain success, until there is an answer.
+
+        Args:
+            call: The request.
+            response: What came of the first attempt.
+            begun: When that began.
+            persistent: It belongs to work that waits for a service that is started again.
+        """
         attempt, renewed = 1, False
+        outage = _Outage(time.monotonic()) if persistent and self._patient else None
         while True:
             cause = self.cause(call, response)
             if cause is None:
@@ -210,7 +248,11 @@ class Retries:
             if cause == "throttled":
                 self.pace.throttled()
             pause = self._pause(cause, attempt, response)
-            if attempt >= self._attempts(cause):
+            if outage is not None and self._comes_back(cause):
+                pause = min(pause, _OUTAGE_PAUSE)
+                if outage.is_over(self.answered, pause):
+                    return response
+            elif attempt >= self._attempts(cause):
                 return response
             if time.monotonic() + pause - begun > self._deadline:
                 return response
@@ -226,9 +268,13 @@ class Retries:
         most = self._max_attempts
         if self._patient and cause == "throttled":
             return max(most, _ATTEMPTS_THROTTLED)
-        if self._patient and self.answered and cause in _OUTAGES:
+        if self._patient and self.answered is not None and cause in _OUTAGES:
             return max(most, _ATTEMPTS_OF_KNOWN)
         return most
+
+    def _comes_back(self, cause: str) -> bool:
+        """Whether there is a service, or has been, that may be away for a while."""
+        return cause in _OUTAGES and (self.answered is not None or cause == "server_error")
 
     @staticmethod
     def _pause(cause: str, attempt: int, response: _core.Response) -> float:
