@@ -14,7 +14,7 @@ from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _replacing
 from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._replacing import Means, Step
-from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._sources import Sources
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
@@ -31,7 +31,7 @@ def heal_task(plan: BackupPlan, suspects: Collection[str]) -> Task[None]:
 
     To be called once the backup's pin names them, and no sweep does: no prune deletes them then.
     """
-    items = yield from _objects(plan.store, suspects)
+    items = yield from _objects(plan.store, frozenset(suspects))
     means = Means(
         store=plan.store,
         sources=Sources(plan.capture.files, plan.store.key),
@@ -92,24 +92,21 @@ def _try(means: Means, item: DataObject) -> Task[Step | KumoError | None]:
 def _objects(store: Store, suspects: Collection[str]) -> Task[dict[str, DataObject]]:
     """What all manifests say of these objects, where they agree."""
     ids = yield from store.snapshot_ids()
-    found = yield Gather((_read(store, snapshot_id) for snapshot_id in ids), _READERS)
-    files = (
-        file
-        for snapshot in found
-        if snapshot is not None
-        for file in snapshot.files
-        if file.key in suspects
+    found: list[list[SnapshotFile]] = yield Gather(
+        (_files(store, snapshot_id, suspects) for snapshot_id in ids), _READERS
     )
     items: dict[str, DataObject] = {}
     doubtful = set()
-    for item in objects_of(files):
+    for item in objects_of(file for files in found for file in files):
         if items.setdefault(item.key, item) is not item:
             doubtful.add(item.key)
     return {key: item for key, item in items.items() if key not in doubtful}
 
 
-def _read(store: Store, snapshot_id: str) -> Task[Snapshot | None]:
+def _files(store: Store, snapshot_id: str, suspects: Collection[str]) -> Task[list[SnapshotFile]]:
+    """Files of a snapshot that are in some objects; the rest of a manifest is not kept."""
     try:
-        return (yield from store.snapshot(snapshot_id))
+        snapshot: Snapshot = yield from store.snapshot(snapshot_id)
     except (FormatError, NotFoundError):
-        return None
+        return []
+    return [file for file in snapshot.files if file.key in suspects]

@@ -329,9 +329,9 @@ def record(
     if wanted is None and not may:
         return False
     try:
+        run(_ledger.record_task(store, new, now, tool))
         if new.damaged:
             run(_notices.add_task(store, new.damaged, tool))
-        run(_ledger.record_task(store, new, now, tool))
         if good:
             run(_notices.withdraw_task(store, seen, good, tool))
     except AccessDeniedError as error:
