@@ -132,5 +132,8 @@ def _replace(
 
 
 def clear_time(at: datetime, known: Damage | None) -> datetime:
-    """When a good reading was, in ledgers: their times have seconds, and later ones count."""
-    return at if known is None else max(at, known.at + _ledger.RESOLUTION)
+    """When a good reading was, in ledgers.
+
+    Their times have seconds, and of two within one the worse counts; this one came later.
+    """
+    return at if known is None else max(at, known.at) + _ledger.RESOLUTION

@@ -328,16 +328,19 @@ def record(
         return False
     if wanted is None and not may:
         return False
-    try:
-        run(_ledger.record_task(store, new, now, tool))
-        if new.damaged:
-            run(_notices.add_task(store, new.damaged, tool))
-        if good:
-            run(_notices.withdraw_task(store, seen, good, tool))
-    except AccessDeniedError as error:
-        if wanted:
-            raise
-        # Whoever may only read may verify all the same.
-        _log.warning("what was read could not be written down: %s", error)
-        return False
-    return True
+    # What backups have to know comes first, and does not depend on the rest.
+    tasks = [_notices.add_task(store, new.damaged, tool)] if new.damaged else []
+    tasks.append(_ledger.record_task(store, new, now, tool))
+    if good:
+        tasks.append(_notices.withdraw_task(store, seen, good, tool))
+    done = True
+    for task in tasks:
+        try:
+            run(task)
+        except AccessDeniedError as error:
+            if wanted:
+                raise
+            # Whoever may only read may verify all the same.
+            _log.warning("what was read could not be written down: %s", error)
+            done = False
+    return done
