@@ -121,6 +121,11 @@ def verify(args: argparse.Namespace, output: Output) -> int:
     output.result(
         f"{what} DAMAGED ({result.level}): {count_of(len(result.problems), 'problem')} in {files}"
     )
+    if result.recorded:
+        output.message(
+            "the next backup of a database that still has these files sends them again; so does "
+            "repair, from copies as well"
+        )
     return errors.DAMAGED
 
 
