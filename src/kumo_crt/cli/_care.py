@@ -14,6 +14,9 @@ from kumo_crt.cli._output import Output, fields, printable, timestamp
 from kumo_crt.cli._repository import document, open_repository, thawed
 from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
 
+# Kinds of damage that the next backup puts right.
+_SENT_AGAIN = ("missing", "size", "checksum")
+
 
 def snapshots(args: argparse.Namespace, output: Output) -> int:
     """Lists snapshots; with ``--max-age``, tells whether the newest is fresh enough."""
@@ -121,7 +124,7 @@ def verify(args: argparse.Namespace, output: Output) -> int:
     output.result(
         f"{what} DAMAGED ({result.level}): {count_of(len(result.problems), 'problem')} in {files}"
     )
-    if result.recorded:
+    if result.recorded and any(p.kind in _SENT_AGAIN for p in result.problems):
         output.message(
             "the next backup of a database that still has these files sends them again; so does "
             "repair, from copies as well"
