@@ -331,10 +331,12 @@ def test_encrypted(
     check_good(encrypted, boto, bucket)
 
 
+@pytest.mark.parametrize("kind", ["repository", "encrypted"])
 @pytest.mark.parametrize("how", ["checksum", "missing", "size"])
 def test_a_single_object(
-    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, how: str
+    request: pytest.FixtureRequest, boto: Any, bucket: str, make: Make, how: str, kind: str
 ) -> None:
+    repository: kumo_crt.Repository = request.getfixturevalue(kind)
     path = make("column_families")
     first = repository.backup(path, single_object=True)
     (key,) = first.object_keys
