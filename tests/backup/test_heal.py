@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
+from kumo_crt.s3 import _retry
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -35,6 +36,12 @@ pytestmark = pytest.mark.servers("seaweed-http")
 DENIED = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nContent-Length: 51\r\n\r\n"
     b"<Error><Code>AccessDenied</Code><Message/></Error>\n"
+)
+
+
+FAILED = (
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/xml\r\n"
+    b"Content-Length: 52\r\n\r\n<Error><Code>InternalError</Code><Message/></Error>\n\n"
 )
 
 
@@ -305,6 +312,42 @@ def test_trouble_is_no_damage(
                         troubled.verify(level=level)
                 with pytest.raises(kumo_crt.KumoError):
                     troubled.restore(tmp_path / "restored")
+    check_good(repository, boto, bucket)
+
+
+@pytest.mark.usefixtures("each_alone")
+def test_what_the_service_itself_finds_rotten(
+    s3_via_proxy: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    proxy: FaultProxy,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It answers 500 whenever it is asked for that object, until somebody replaces it."""
+    monkeypatch.setattr(_retry, "_OUTAGE_FAILING", 1.0)
+    repository = kumo_crt.Repository.create(url(bucket), client=s3_via_proxy)
+    path = make("plain")
+    first = repository.backup(path)
+    file = stored_files(first, "sst")[0]
+    good = get(boto, bucket, key_of(file))
+    rotten = Fault("answer", "request", method="GET", target=key_of(file), times=99, answer=FAILED)
+    # The object that is put there then is another one.
+    rotten.when = lambda _: proxy.count("PUT", key_of(file)) == 1
+    every = Fault("answer", "request", method="GET", target="/data/", times=999, answer=FAILED)
+    with proxy.armed(every):
+        report = repository.verify(level="full")
+    assert {problem.kind for problem in report.problems} == {"unreadable"}
+    assert noticed(boto, bucket) == {}  # of all objects at once: that is the service's trouble
+    with proxy.armed(rotten):
+        (problem,) = repository.verify(level="full").problems
+        assert (problem.key, problem.kind) == (file.key, "unreadable")
+        assert noticed(boto, bucket) == {file.key: "unreadable"}
+        delete(boto, bucket, key_of(file))  # to see that it is sent
+        put(boto, bucket, key_of(file), b"?")
+        second = repository.backup(path)
+    assert second.uploaded_bytes == file.size
+    assert get(boto, bucket, key_of(file)) == good
     check_good(repository, boto, bucket)
 
 

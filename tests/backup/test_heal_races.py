@@ -148,10 +148,10 @@ def test_notices_are_put_together(repository: kumo_crt.Repository, boto: Any, bu
     assert keys(boto, bucket, "inflight/") == set()
 
 
-def test_what_cannot_be_read_is_no_damage(repository: kumo_crt.Repository) -> None:
-    """A service's trouble with an object is not told."""
+def test_what_cannot_be_judged_is_no_damage(repository: kumo_crt.Repository) -> None:
+    """What has to be thawed, or compared in another way, is not told."""
     store = repository._store()
-    told = {"data/1f/sst-1": Damage(NOW, "unreadable"), "data/1f/sst-2": Damage(NOW, "archived")}
+    told = {"data/1f/sst-1": Damage(NOW, "unverifiable"), "data/1f/sst-2": Damage(NOW, "archived")}
     repository._run(_notices.add_task(store, told, "a test"))
     assert repository._run(_notices.read_all_task(store)).parts == {}
 

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+import kumo_crt
+from kumo_crt.s3 import _retry
+from tests.backup.helpers import flipped
 from tests.faults import deaths
 from tests.faults.damage import WAYS, damaged
 from tests.faults.judge import Found, expected_tree, tree
 from tests.faults.mortals import Death
 from tests.faults.seeds import case, cases, chances, done, scaled
 from tests.faults.stage import Stage, generation, write_first, write_second
+from tests.support import databases
+from tests.support.mortal_server import MortalServer
 
 ROUNDS = 16
 KILLS = 20
@@ -97,6 +102,34 @@ def _backed_up(stage: Stage, world: World, prefix: str, keys: set[str]) -> None:
     notices = {key for key in stage.judge.listed(prefix) if key.startswith("inflight/")}
     assert bool(notices) is bool(left)
     assert all(key.startswith("inflight/damage-") for key in notices)
+
+
+def test_a_rotten_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A bit changes on the server's own disk: sizes and stored checksums are what they were."""
+    monkeypatch.setattr(_retry, "_OUTAGE_FAILING", 1.0)
+    monkeypatch.setenv("KUMO_CRT_BUNDLE_BELOW", "0")
+    databases.make_plain(tmp_path / "db")
+    with MortalServer(directory=tmp_path) as server:
+        server.described().boto3_client().create_bucket(Bucket="rotten")
+        with kumo_crt.S3Client(**server.described().client_arguments()) as client:
+            repository = kumo_crt.Repository.create("s3://rotten/db", client=client)
+            snapshot = repository.backup(tmp_path / "db")
+            file = max(snapshot.files, key=lambda file: file.size)
+            part = (tmp_path / "db" / file.path).read_bytes()[1000:1100]
+            server.kill()
+            (volume,) = (p for p in tmp_path.rglob("*.dat") if part in p.read_bytes())
+            content = volume.read_bytes()
+            volume.write_bytes(flipped(content, content.index(part)))
+            server.revive()
+            # It may take a moment to find its volumes again.
+            while not repository.verify(level="stored").ok:
+                pass
+            report = repository.verify(level="full")
+            assert [(p.key, p.kind) for p in report.problems] == [(file.key, "unreadable")]
+            again = repository.backup(tmp_path / "db")
+            assert again.uploaded_bytes == file.size
+            assert repository.verify("all", level="full").ok
+    done["bits changed on a server's disk, put right by the next backup"] += 1
 
 
 def test_any_damage(stage: Stage, world: World, alive: Alive) -> None:

@@ -232,7 +232,7 @@ class TestRepositories:
     def test_it_does_not_wait_for_ever(
         self, client: kumo_crt.S3Client, fake: FakeS3, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_retry, "_OUTAGE", 1.5)
+        monkeypatch.setattr(_retry, "_OUTAGE_FAILING", 1.5)
         fake.default = Answer(503, error_document("ServiceUnavailable"))
         begun = time.monotonic()
         with pytest.raises(kumo_crt.S3Error):

@@ -19,8 +19,8 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
 from kumo_crt.s3._objects import delete_task
 
-# What a notice tells. An object that cannot be read at the moment may be good.
-KINDS = ("missing", "size", "checksum")
+# What a notice tells. Services answer 500, and go on doing so, where they find their copy rotten.
+KINDS = ("missing", "size", "checksum", "unreadable")
 # From this number on, they are put together into one.
 _MERGE_FROM = 8
 _AT_ONCE = 8

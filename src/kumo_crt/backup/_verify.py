@@ -288,10 +288,13 @@ def _record(
         new.reads = {
             object_hash(key): _notices.clear_time(plan.now, known.get(key)) for key in good
         }
+    kinds = set(_notices.KINDS)
+    if all(outcome.kind == "unreadable" for outcome in damaged.values()) and not good:
+        kinds.discard("unreadable")  # nothing could be read: that is the service's own trouble
     new.damaged = {
         item.key: Damage(plan.now, outcome.kind or "")
         for item, outcome in damaged.items()
-        if outcome.kind in _notices.KINDS
+        if outcome.kind in kinds
     }
     return record(
         plan.run,

@@ -35,8 +35,10 @@ _ATTEMPTS_THROTTLED = 20
 _ATTEMPTS_OF_KNOWN = 10
 _OUTAGES = ("transport", "timeout", "server_error")
 # Work that has gone on for hours waits for so many seconds for a service that has gone away as a
-# whole, and looks for it every few of them.
+# whole, and looks for it every few of them. One that answers, but fails, may do so for ever, as it
+# finds rotten what it is asked for.
 _OUTAGE = 60.0
+_OUTAGE_FAILING = 30.0
 _OUTAGE_PAUSE = 4.0
 # Signatures are refused from 15 minutes on; less than this is not what was wrong.
 _SKEW = 240.0
@@ -154,16 +156,21 @@ class _Outage:
 
     def __init__(self, now: float) -> None:
         self._since = self._failed = now
+        self._failing = False
         self._failures = 0
 
-    def is_over(self, answered: float | None, pause: float) -> bool:
+    def is_over(self, cause: str, answered: float | None, pause: float) -> bool:
         """Whether a request that has failed now has to end, instead of going on after a pause."""
         now = time.monotonic()
+        failing = cause == "server_error"
         if self._failures == 0 or (answered is not None and answered > self._failed):
             self._failures += 1
             self._since = now
-        self._failed = now
-        return self._failures >= _ATTEMPTS_OF_KNOWN or now + pause - self._since > _OUTAGE
+        elif failing and not self._failing:
+            self._since = now  # it has come back, and is not ready yet
+        self._failed, self._failing = now, failing
+        longest = _OUTAGE_FAILING if failing else _OUTAGE
+        return self._failures >= _ATTEMPTS_OF_KNOWN or now + pause - self._since > longest
 
 
 class Retries:
@@ -250,7 +257,7 @@ class Retries:
             pause = self._pause(cause, attempt, response)
             if outage is not None and self._comes_back(cause):
                 pause = min(pause, _OUTAGE_PAUSE)
-                if outage.is_over(self.answered, pause):
+                if outage.is_over(cause, self.answered, pause):
                     return response
             elif attempt >= self._attempts(cause):
                 return response
