@@ -23,7 +23,7 @@ using TlsContext = Handle<aws_tls_ctx, aws_tls_ctx_release>;
 // client is. Every client keeps a shared_ptr; `shutdown` at interpreter exit ends it.
 class Runtime {
  public:
-  // Returns the process's runtime, creating it with `event_loops` loops (0: one per CPU) on
+  // Returns the process's runtime, creating it with `event_loops` loops (0: one for two CPUs) on
   // the first call; later calls ignore the argument. Throws after
   // `shutdown`, and in a forked child (the event-loop threads exist only in the parent).
   static std::shared_ptr<Runtime> get(std::uint16_t event_loops);

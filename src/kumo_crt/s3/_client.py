@@ -62,8 +62,8 @@ class S3Client(ClientBase):
         max_connections: Requests at once; 16, or ``KUMO_CRT_MAX_CONNECTIONS``.
         memory_limit: Bytes of parts held in memory by an upload from a stream; 64 MiB, or
             ``KUMO_CRT_MEMORY_LIMIT``.
-        event_loops: Network threads of the process, decided by its first client; one a CPU, or
-            ``KUMO_CRT_EVENT_LOOPS``.
+        event_loops: Network threads of the process, decided by its first client; else
+            ``KUMO_CRT_EVENT_LOOPS``, else one for two CPUs (hardware threads), at least one.
         max_attempts: Tries of a request, the first included, with jittered backoff; else
             ``KUMO_CRT_MAX_ATTEMPTS``, ``AWS_MAX_ATTEMPTS``; else 5, but 20 where the service asks
             to slow down, and 10 where one fails that has answered before (half a minute). What a
