@@ -112,6 +112,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"{machine['cpus']} CPUs ({machine['cpu']}), Linux {machine['kernel']}, "
         f"Python {machine['python']}; {results['rounds']} rounds; median (min-max). {named}.",
+        *([f"Network: {machine['network']}."] if "network" in machine else []),
         "",
         "Processes from start to end. kumo_crt's send and check CRC32C, and bring a restore to the "
         "disk; no peer does the latter, so that “on the disk” adds the time of an fsync of what it "
