@@ -73,7 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
                 command = args.command
                 output = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
                 handler = _log(args.verbose)
-                code = _version(output) if args.version else _command(args.command)(args, output)
+                if args.version:
+                    code = _version(output)
+                else:
+                    with _signals.deferred():  # why: `_demo._NEEDED_LATER`
+                        run = _command(args.command)
+                    code = run(args, output)
                 output.flush()
                 return code
             except BaseException as error:
