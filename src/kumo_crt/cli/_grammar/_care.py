@@ -51,12 +51,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="SIZE",
         help="with full: no more than this, what was not read for longest first",
     )
-    verify.add_argument(
-        "--request-thaw",
-        type=units.positive,
-        metavar="DAYS",
-        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
-    )
+    options.request_thaw(verify)
     options.no_record(verify)
     options.budget(verify)
     options.concurrency(verify)

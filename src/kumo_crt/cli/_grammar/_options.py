@@ -83,3 +83,13 @@ def concurrency(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-concurrency", type=units.positive, metavar="N", help="files under way at once"
     )
+
+
+def request_thaw(parser: argparse.ArgumentParser) -> None:
+    """``--request-thaw``."""
+    parser.add_argument(
+        "--request-thaw",
+        type=units.positive,
+        metavar="DAYS",
+        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
+    )

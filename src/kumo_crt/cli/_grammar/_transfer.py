@@ -77,12 +77,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     restore.add_argument(
         "--at", metavar="TIME|SEQ", help="a point in time; needs a replicator's logs"
     )
-    restore.add_argument(
-        "--request-thaw",
-        type=units.positive,
-        metavar="DAYS",
-        help="ask for readable copies of archived objects instead, if there are any (exit code 3)",
-    )
+    options.request_thaw(restore)
     options.budget(restore)
     options.concurrency(restore)
     options.access(restore)
