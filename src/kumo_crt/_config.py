@@ -31,6 +31,7 @@ DEFAULT_CONNECT_TIMEOUT = 5.0
 DEFAULT_REQUEST_TIMEOUT = 60.0
 DEFAULT_DEADLINE = 300.0
 DEFAULT_REGION = "us-east-1"
+_IGNORE_ENDPOINTS = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 ADDRESSING_STYLES = ("auto", "path", "virtual")
 
 N = TypeVar("N", int, float)
@@ -130,17 +131,22 @@ def _number(
     *,
     aws_variable: str | None = None,
 ) -> N:
+    said = name
     if value is None:
-        variable = f"KUMO_CRT_{name.upper()}"
-        text = _environment(variable, aws_variable or variable)
+        said = f"KUMO_CRT_{name.upper()}"
+        if aws_variable is not None and not _environment(said):
+            said = aws_variable
+        text = _environment(said)
         if text is None:
             return default
         try:
             value = convert(text)
         except ValueError:
-            raise ValueError(f"{variable}={text!r} is not a number") from None
+            raise ValueError(f"{said}={text!r} is not a number") from None
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value}: it must be from {low:g} to {high:g}")
+        # Whole: nobody sees 5 MiB in 5.24288e+06.
+        limits = (f"{limit:.0f}" if limit >= 1 else f"{limit:g}" for limit in (low, high))
+        raise ValueError(f"{said} is {value}: it must be from {' to '.join(limits)}")
     return value
 
 
@@ -157,10 +163,10 @@ def _switch(name: str, value: bool | None, default: bool) -> bool:
 
 
 def _endpoint(argument: str | None, config: _ConfigFile) -> str | None:
-    url = argument or _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    if url is None and (_environment("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") or "") != "true":
-        url = config.s3_endpoint()
-    if url is None:
+    url = argument
+    if not url and (_environment(_IGNORE_ENDPOINTS) or "").lower() != "true":
+        url = _environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") or config.s3_endpoint()
+    if not url:
         return None
     parts = urlsplit(url)
     try:
@@ -169,9 +175,11 @@ def _endpoint(argument: str | None, config: _ConfigFile) -> str | None:
         )
     except ValueError:  # a port that is no number
         valid = False
-    if not valid or parts.username or parts.query or parts.path.strip("/"):
+    if not valid or "@" in url or parts.query or parts.path.strip("/"):
+        # What stands before an @ may be a password: it is not repeated.
+        shown = repr(url) if "@" not in url else "with a user"
         raise ValueError(
-            f"endpoint URL {url!r}: expected http(s)://host[:port], without a path, query or user"
+            f"endpoint URL {shown}: expected http(s)://host[:port], without a path, query or user"
         )
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -37,8 +38,9 @@ class TestNotFound:
         assert isinstance(caught.value, FileNotFoundError)
         assert isinstance(caught.value, kumo_crt.S3Error)
         assert caught.value.status == 404
-        # HEAD answers have no body: the message must name the key all the same.
-        assert "missing-key" in str(caught.value)
+        # HEAD answers have no body: the message must tell what and name the key all the same.
+        assert "missing-key: " in str(caught.value)
+        assert re.search("no such (bucket, )?object|listing tells", str(caught.value))
         assert bucket in str(caught.value)
 
     # A missing bucket on DELETE is no error for moto, and SeaweedFS deletes nothing in silence.
@@ -95,7 +97,8 @@ class TestAccess:
     def test_anonymous(self, s3_server: S3Server, bucket: str) -> None:
         arguments = s3_server.client_arguments(anonymous=True)
         del arguments["access_key_id"], arguments["secret_access_key"]
-        with kumo_crt.S3Client(**arguments) as client, pytest.raises(kumo_crt.AccessDeniedError):
+        denied = pytest.raises(kumo_crt.AccessDeniedError, match="bucket's policy")
+        with kumo_crt.S3Client(**arguments) as client, denied:
             client.put_object(bucket, "key", b"data")
 
     def test_no_credentials(self, s3_server: S3Server, bucket: str) -> None:
@@ -322,6 +325,23 @@ class TestArguments:
             kumo_crt.S3Client(
                 "us-east-1", access_key_id="AK", secret_access_key="secret", **arguments
             ).close()
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("KUMO_CRT_PART_SIZE", "1"),
+            ("KUMO_CRT_MAX_ATTEMPTS", "many"),
+            ("AWS_MAX_ATTEMPTS", "many"),
+            ("AWS_MAX_ATTEMPTS", "0"),
+        ],
+    )
+    def test_the_variable_that_makes_no_sense_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    ) -> None:
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(ValueError, match=f"^{variable}\\b") as caught:
+            kumo_crt.S3Client("us-east-1")
+        assert "e+" not in str(caught.value)
 
     def test_a_closed_client(self, s3_fake: kumo_crt.S3Client) -> None:
         s3_fake.close()

@@ -162,11 +162,28 @@ def test_a_proxy_that_refuses(fake: FakeS3) -> None:
             max_attempts=1,
             proxy=f"http://user:wrong@{proxy.address}",
         ) as s3,
-        pytest.raises(kumo_crt.KumoError, match=r"Look at the user and password") as caught,
+        pytest.raises(kumo_crt.KumoError, match="look at the user and password") as caught,
     ):
         s3.get_object("bucket", "key")
     assert "wrong" not in str(caught.value)
     assert fake.asked == []
+
+
+def test_a_proxy_that_is_not_there_is_named() -> None:
+    with (
+        kumo_crt.S3Client(
+            "us-east-1",
+            "http://s3.invalid",
+            anonymous=True,
+            max_attempts=1,
+            proxy="http://user:passw0rd@127.0.0.1:9",
+        ) as s3,
+        pytest.raises(
+            kumo_crt.TransportError, match=r"s3.invalid through .* 127.0.0.1:9"
+        ) as caught,
+    ):
+        s3.get_object("bucket", "key")
+    assert "passw0rd" not in str(caught.value)
 
 
 @pytest.fixture

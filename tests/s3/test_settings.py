@@ -61,6 +61,20 @@ class TestEndpoint:
                 sources, 1
             )
 
+    def test_configured_endpoints_can_be_ignored(self, monkeypatch: Environment) -> None:
+        monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "True")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+        with kumo_crt.S3Client("us-east-1") as client:
+            assert "AWS" in repr(client)
+        with kumo_crt.S3Client("us-east-1", "http://127.0.0.1:9") as client:
+            assert "127.0.0.1:9" in repr(client)
+
+    @pytest.mark.parametrize("user", ["name:passw0rd", ":passw0rd", "passw0rd"])
+    def test_a_password_in_it_is_not_repeated(self, user: str) -> None:
+        with pytest.raises(ValueError, match="expected http") as caught:
+            kumo_crt.S3Client("us-east-1", f"http://{user}@host.invalid")
+        assert "passw0rd" not in str(caught.value)
+
     def test_the_endpoint_of_a_profile(
         self, monkeypatch: Environment, home: Path, fake: FakeS3
     ) -> None:

@@ -61,14 +61,20 @@ _NO_CREDENTIALS_MATTER = (
     "AWS_AUTH_SIGNING_INVALID_CONF",
     "AWS_AUTH_CANONICAL",
 )
+_SET_REGION = "set region"
 _HINTS = {
     "ProxyAuthenticationRequired": "look at the user and password in the proxy's URL",
-    "SignatureDoesNotMatch": "the secret access key is not the one of this access key id",
-    "InvalidAccessKeyId": "the service does not know this access key id",
+    "AccessDenied": "neither these credentials nor the bucket's policy allow it",
+    "SignatureDoesNotMatch": "the secret access key is not the one of this access key id: look at "
+    "where the credentials come from",
+    "InvalidAccessKeyId": "the service does not know this access key id: look at where the "
+    "credentials come from, and at the endpoint",
     "RequestTimeTooSkewed": "this machine's clock is off: set it right",
+    "NotFound": "there is no such bucket, object or version",
+    "NoSuchKey": "look at the key: a listing tells those that there are",
     "NoSuchBucket": "create the bucket, or look at its name and at the endpoint",
-    "PermanentRedirect": "the bucket is in another region: set region",
-    "AuthorizationHeaderMalformed": "the bucket may be in another region: set region",
+    "PermanentRedirect": f"the bucket is in another region: {_SET_REGION}",
+    "AuthorizationHeaderMalformed": f"the bucket may be in another region: {_SET_REGION}",
     "ExpiredToken": "get new credentials, and try again",
     "InvalidObjectState": "the object is archived: ask for it to be thawed, and wait for that",
     "EntityTooLarge": "raise part_size or lower multipart_threshold",
@@ -226,9 +232,12 @@ def _error_from(
     message = text_of(root, "Message") if root is not None else ""
     hint = _HINTS.get(code, "")
     region = region or (text_of(root, "Region") if root is not None else "")
-    if region and hint:
+    if region and hint.endswith(_SET_REGION):
         hint += f" to {region}"
-    parts = [f"{what}: {message or code}", f"{hint[:1].upper()}{hint[1:]}"]
+    # Answers to HEAD say nothing.
+    parts = [f"{what}: {message or hint or code}"]
+    if message:
+        parts.append(f"{hint[:1].upper()}{hint[1:]}")
     request_id = request_id or (text_of(root, "RequestId") if root is not None else "")
     kind = error_class(code, status)
     return kind(code, status, ". ".join(part.rstrip(".") for part in parts if part), request_id)

@@ -166,7 +166,12 @@ class Context:
 
     def endpoint(self, bucket: str) -> str:
         """Where requests for a bucket go, for messages."""
-        return (self._places.get(bucket) or self._place(bucket)).endpoint
+        endpoint = (self._places.get(bucket) or self._place(bucket)).endpoint
+        if self.settings.proxy is None:
+            return endpoint
+        # Without the password that may stand before it.
+        proxy = urlsplit(self.settings.proxy).netloc.rpartition("@")[2]
+        return f"{endpoint} through the proxy {proxy}"
 
 
 def check_names(bucket: str, key: str | None = None) -> None:
