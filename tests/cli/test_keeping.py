@@ -71,6 +71,10 @@ def test_for_programs(
     assert done == {"snapshots": [first, second], "done": "pinned", "dry_run": False}
     listed = kumo("snapshots", repository, "--json").document["snapshots"]
     assert [item["pinned"] for item in listed] == [True, True, False]
+    none = "20261123T060000Z-0a1b2c3d"
+    kumo("unpin", repository, second, none).failed(10, f"no snapshot {none}")
+    listed = kumo("snapshots", repository, "--json").document["snapshots"]
+    assert [item["pinned"] for item in listed] == [True, True, False]
     kumo("unpin", repository, second, "--json")
     rules = ("--keep-within", "7d12h", "--keep-daily", "all", "--keep-monthly", 12)
     report = kumo("prune", repository, *rules, "--delete-versions", "--json").document

@@ -208,9 +208,12 @@ def test_a_target_with_a_database_needs_overwrite(
 
 
 def test_no_database(kumo: Run, repository: str, tmp_path: Path) -> None:
-    kumo("backup", tmp_path / "nothing", repository).failed(1, "nothing: no such directory\n")
-    kumo("backup", __file__, repository).failed(1, "test_repositories.py: is no directory\n")
+    kumo("backup", tmp_path / "nothing", repository).failed(1, "nothing: no such directory: name")
+    kumo("backup", __file__, repository).failed(1, "test_repositories.py: is no directory: name")
     kumo("backup", tmp_path, repository).failed(1, "no database: there is no CURRENT file")
+    url = f"{repository}-elsewhere"
+    kumo("backup", tmp_path, url, "--create").failed(1, "no database: there is no CURRENT file")
+    kumo("snapshots", url).failed(10)
 
 
 def test_another_environment_is_refused(kumo: Run, boto: Any, bucket: str, database: Path) -> None:

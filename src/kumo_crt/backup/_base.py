@@ -300,22 +300,23 @@ class RepositoryBase:
         try:
             return self._run(self._store().snapshot(wanted))
         except NotFoundError:
-            raise SnapshotNotFoundError(
-                f"{self._location}: there is no snapshot {wanted}"
-            ) from None
+            raise _layout.no_snapshot(self._location, wanted) from None
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":
             if not is_id(snapshot_id):
                 raise SnapshotNotFoundError(
                     f"{self._location}: {snapshot_id!r} is no snapshot id, such as "
-                    "20261123T060000Z-0a1b2c3d, nor 'latest'"
+                    "20261123T060000Z-0a1b2c3d, nor 'latest'; snapshots() and kumo-crt snapshots "
+                    "tell them"
                 )
             return snapshot_id
         # This machine's clock is good enough: it decides only where the listing begins.
         newest = self._run(_known.latest_id(self._store(), datetime.now(UTC)))
         if newest is None:
-            raise SnapshotNotFoundError(f"{self._location}: there is no snapshot yet")
+            raise SnapshotNotFoundError(
+                f"{self._location}: there is no snapshot yet: make a backup first"
+            )
         return newest
 
     @staticmethod

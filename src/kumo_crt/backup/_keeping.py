@@ -136,12 +136,11 @@ class Keeping(RepositoryBase):
 
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
-            SnapshotNotFoundError: This is no snapshot's id.
+            SnapshotNotFoundError: There is none of this id.
         """
         self._guarded()
         wanted = self._exact(snapshot_id)
-        if not dry_run:
-            self._run(_pins.unpin_task(self._store(), wanted))
+        self._run(_pins.unpin_task(self._store(), wanted, dry_run=dry_run))
 
     def _exact(self, snapshot_id: str) -> str:
         """An id that names one snapshot: what "latest" is may change meanwhile.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from kumo_crt.exceptions import SnapshotNotFoundError
+
 CONFIG_KEY = "kumo-repository.json"
 DATA = "data/"
 SNAPSHOTS = "snapshots/"
@@ -30,6 +32,14 @@ _FILE_NAMES = {
     "config": re.compile(r"rocksdict-config\.json"),
 }
 KINDS = tuple(_FILE_NAMES)
+
+
+def no_snapshot(where: Location, snapshot_id: str) -> SnapshotNotFoundError:
+    """The error for an id that names no snapshot."""
+    return SnapshotNotFoundError(
+        f"{where}: there is no snapshot {snapshot_id}: snapshots() and kumo-crt snapshots tell "
+        "those that there are"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from kumo_crt.exceptions import (
     PreconditionFailedError,
     RepositoryError,
     RepositoryLockedError,
-    SnapshotNotFoundError,
 )
 from kumo_crt.s3._objects import delete_task, head_task
 from kumo_crt.s3._results import ObjectInfo
@@ -51,10 +50,6 @@ def _exists(store: Store, key: str) -> Task[bool]:
     return True
 
 
-def _no_snapshot(store: Store, snapshot_id: str) -> SnapshotNotFoundError:
-    return SnapshotNotFoundError(f"{store.location}: there is no snapshot {snapshot_id}")
-
-
 def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = False) -> Task[None]:
     """Pins a snapshot.
 
@@ -64,7 +59,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
     """
     if dry_run:
         if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
-            raise _no_snapshot(store, snapshot_id)
+            raise _layout.no_snapshot(store.location, snapshot_id)
         return
     document = {
         "format": "kumo-pin",
@@ -85,16 +80,24 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         return
     yield from _delete(store, pin_key(snapshot_id))
     if not is_there:
-        raise _no_snapshot(store, snapshot_id)
+        raise _layout.no_snapshot(store.location, snapshot_id)
     raise RepositoryLockedError(
         f"{store.location}: snapshot {snapshot_id} is being deleted, or a prune that was to delete "
         "it was killed: look whether it is still there, and prune once more before you pin it"
     )
 
 
-def unpin_task(store: Store, snapshot_id: str) -> Task[None]:
-    """Takes a snapshot's pin away; succeeds if there is none."""
-    yield from _delete(store, pin_key(snapshot_id))
+def unpin_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task[None]:
+    """Takes a snapshot's pin away; succeeds if there is none.
+
+    Raises:
+        SnapshotNotFoundError: There is none of this id, nor a pin that one has left.
+    """
+    if not (yield from is_pinned(store, snapshot_id)):
+        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+            raise _layout.no_snapshot(store.location, snapshot_id)
+    elif not dry_run:
+        yield from _delete(store, pin_key(snapshot_id))
 
 
 def delete_snapshot_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task[None]:
@@ -106,7 +109,7 @@ def delete_snapshot_task(store: Store, snapshot_id: str, *, dry_run: bool = Fals
     """
     key = _layout.snapshot_key(snapshot_id)
     if not (yield from _exists(store, key)):
-        raise _no_snapshot(store, snapshot_id)
+        raise _layout.no_snapshot(store.location, snapshot_id)
     lease = Lease(store, _inflight.SWEEP, "the deletion", "Run it again")
 
     def work() -> Task[bool]:

@@ -177,9 +177,7 @@ def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | N
     except NotFoundError:
         if plan.snapshot == ALL:
             return None  # deleted since it was listed
-        raise SnapshotNotFoundError(
-            f"{plan.store.location}: there is no snapshot {snapshot_id}"
-        ) from None
+        raise _layout.no_snapshot(plan.store.location, snapshot_id) from None
     except FormatError as error:
         key = _layout.snapshot_key(snapshot_id)
         return Problem(snapshot_id, "", key, "manifest", str(error), snapshots=(snapshot_id,))

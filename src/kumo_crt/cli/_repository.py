@@ -11,7 +11,7 @@ from typing import Any
 
 import kumo_crt
 from kumo_crt.backup import Snapshot, SnapshotFile
-from kumo_crt.backup._capture import capture
+from kumo_crt.backup._capture import capture, directory_of
 from kumo_crt.backup._names import object_name
 from kumo_crt.backup._single import archive_of
 from kumo_crt.cli import _errors as errors
@@ -97,6 +97,8 @@ def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
 def backup(args: argparse.Namespace, output: Output) -> int:
     """Backs up a database directory."""
     begun = time.monotonic()
+    if args.create:
+        directory_of(args.db)  # a word misspelt is not to leave a repository behind
     try:
         with (
             open_repository(args, output, create=args.create and not args.dry_run) as repository,

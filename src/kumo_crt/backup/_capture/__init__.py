@@ -1,7 +1,12 @@
 """Takes hold of a consistent state of a database, as files that will not change."""
 
 from kumo_crt.backup._capture._lock import database_lock
-from kumo_crt.backup._capture._source import capture, compact, is_open_database
+from kumo_crt.backup._capture._source import (
+    capture,
+    compact,
+    directory_of,
+    is_open_database,
+)
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, is_raw
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 
@@ -12,6 +17,7 @@ __all__ = [
     "capture",
     "compact",
     "database_lock",
+    "directory_of",
     "identity_file",
     "is_open_database",
     "is_raw",

@@ -61,6 +61,24 @@ def capture(
         yield mended_one
 
 
+def directory_of(source: str | os.PathLike[str]) -> Path:
+    """The directory of a database or checkpoint.
+
+    Raises:
+        RepositoryError: It is none.
+    """
+    # Resolved, because hard links are possible only on the file system that the files are on.
+    directory = Path(source).resolve()
+    if not (directory / "CURRENT").is_file():
+        what = "no database: there is no CURRENT file in it"
+        if not directory.is_dir():
+            what = "is no directory" if directory.exists() else "no such directory"
+        raise RepositoryError(
+            f"{directory}: {what}: name the directory of a database or of a checkpoint"
+        )
+    return directory
+
+
 def _taken(
     source: object, live: bool, data_paths: Sequence[str | os.PathLike[str]]
 ) -> contextlib.AbstractContextManager[Capture]:
@@ -68,13 +86,7 @@ def _taken(
         return _checkpoint_of(source, data_paths)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source: an open rocksdict.Rdict or a path, not {type(source).__name__}")
-    # Resolved, because hard links are possible only on the file system that the files are on.
-    directory = Path(source).resolve()
-    if not (directory / "CURRENT").is_file():
-        what = "no database: there is no CURRENT file in it"
-        if not directory.is_dir():
-            what = "is no directory" if directory.exists() else "no such directory"
-        raise RepositoryError(f"{directory}: {what}")
+    directory = directory_of(source)
     places = places_of(directory, data_paths)
     if not (directory / "LOCK").exists():
         # A checkpoint: nobody has opened it, and nothing changes it.
