@@ -79,7 +79,8 @@ class _ConfigFile:
     """The AWS config file, read only when something is looked up in it."""
 
     def __init__(self, profile: str | None) -> None:
-        self._profile = profile or _environment("AWS_PROFILE", "AWS_DEFAULT_PROFILE") or "default"
+        # AWS_PROFILE alone, as for credentials: both are to be of one profile.
+        self._profile = profile or _environment("AWS_PROFILE") or "default"
         self._parser: configparser.RawConfigParser | None = None
 
     def _section(self, name: str) -> dict[str, str]:

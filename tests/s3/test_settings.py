@@ -79,6 +79,9 @@ class TestEndpoint:
         self, monkeypatch: Environment, home: Path, fake: FakeS3
     ) -> None:
         _aws_file(home, "config", f"[profile work]\nendpoint_url = {fake.endpoint_url}\n")
+        monkeypatch.setenv("AWS_DEFAULT_PROFILE", "work")  # credentials would be the default's
+        with kumo_crt.S3Client("us-east-1") as client:
+            assert "AWS" in repr(client)
         monkeypatch.setenv("AWS_PROFILE", "work")
         assert _asked(fake, kumo_crt.S3Client("us-east-1")).target.startswith("/bucket/key")
 
