@@ -150,6 +150,12 @@ def test_repair(
 def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    before = _keys(boto, bucket)
+    assert kumo("verify", repository, "--level", "full", "--dry-run").code == 0
+    assert kumo("doctor", repository, "--dry-run").code == 0
+    planned = kumo("drill", repository, "--scratch", scratch, "-n", "--json").document
+    assert (planned["target"], planned["dry_run"]) == (str(scratch), True)
+    assert (_keys(boto, bucket), list(scratch.iterdir())) == (before, [])
     done = kumo("drill", repository, "--scratch", scratch, "--max-rto", "5m", "--max-age", "1h")
     assert done.code == 0
     assert "4,000 entries in 1 column family" in done.out
@@ -236,6 +242,11 @@ def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: P
     full = kumo("verify", repository, "--level", "full", "--json")
     assert full.code == 3
     assert {item["kind"] for item in full.document["problems"]} == {"archived"}
+    for line in (("restore", repository, target), ("verify", repository)):
+        for _ in range(2):  # nothing was asked for: moto thaws at once
+            planned = kumo(*line, "--request-thaw", "3", "--dry-run", "--json")
+            assert (planned.code, planned.document["dry_run"]) == (3, True)
+            assert planned.document["thaw"]["requested"] == 2
     asked = kumo("restore", repository, target, "--request-thaw", "3", "--json")
     assert asked.code == 3
     assert asked.document["thaw"]["requested"] == 2

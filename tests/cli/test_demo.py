@@ -86,6 +86,19 @@ def test_complete_and_undisturbed(kumo: Run, scratch: Path, tmp_path: Path) -> N
     assert processes_in(scratch) == []
 
 
+def test_dry_runs(kumo: Run, boto: Any, bucket: str, scratch: Path) -> None:
+    before = {item["Name"] for item in boto.list_buckets()["Buckets"]}
+    line = ("demo", "--dry-run", "--size", "20MB")
+    planned = kumo(*line, env={"TMPDIR": str(scratch)})
+    assert planned.out.startswith(f"dry run: would make a database of 20.0 MB in {scratch}, ")
+    document = kumo(*line, "--bucket", bucket, "--json", env={"TMPDIR": str(scratch)}).document
+    assert document == {"size": 20_000_000, "server": f"s3://{bucket}", "dry_run": True}
+    kumo(*line, "--bucket", "no-such-bucket-here").failed(1, "no-such-bucket-here")
+    assert list(scratch.iterdir()) == []
+    assert {item["Name"] for item in boto.list_buckets()["Buckets"]} == before
+    assert "Contents" not in boto.list_objects_v2(Bucket=bucket)
+
+
 def test_for_people_on_another_server(
     kumo: Run, boto: Any, s3_server: S3Server, scratch: Path
 ) -> None:

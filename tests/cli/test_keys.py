@@ -17,6 +17,9 @@ from tests.support import databases
 pytestmark = pytest.mark.servers("seaweed-http")
 
 
+_PLANNED = {"key_id": None, "dry_run": True}
+
+
 @pytest.fixture
 def key_file(kumo: Run, tmp_path: Path) -> Path:
     """A key that keygen has made."""
@@ -30,14 +33,19 @@ def test_keygen(kumo: Run, tmp_path: Path) -> None:
     path = tmp_path / "key"
     made = kumo("keygen", path, "--json")
     text = path.read_text()
-    assert made.document == {"file": str(path), "key_id": made.document["key_id"]}
+    document = {"file": str(path), "key_id": made.document["key_id"], "dry_run": False}
+    assert made.document == document
     assert len(made.document["key_id"]) == 16
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(base64.b64decode(text, validate=False)) == 32
     assert text.strip() not in made.out
     kumo("keygen", path).failed(1, "exists already, and a key is never overwritten")
     assert path.read_text() == text
-    kumo("keygen", tmp_path / "no" / "key").failed(1, "No such file or directory")
+    kumo("keygen", path, "--dry-run").failed(1, "exists already")
+    kumo("keygen", tmp_path / "no" / "key").failed(1, "no such directory: create it first")
+    planned = kumo("keygen", tmp_path / "other", "--dry-run", "--json")
+    assert planned.document == {**document, "file": str(tmp_path / "other"), **_PLANNED}
+    assert not (tmp_path / "other").exists()
 
 
 class Here:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import kumo_crt
-from kumo_crt.cli import main
+from kumo_crt import _config
+from kumo_crt.cli import _main, main
 from tests.cli.conftest import COMMAND, Run
 from tests.support.processes import environment
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
+_NONE = "20261123T060000Z-0a1b2c3d"
 BAD_LINES = [
     [],
     ["no-such-command"],
@@ -91,22 +96,76 @@ def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> Non
         assert word in outcome.out
 
 
-@pytest.mark.parametrize(
-    ("command", "writes"),
-    [
-        *((name, True) for name in ("backup", "restore", "put", "get", "bench")),
-        *((name, False) for name in ("snapshots", "verify", "ls", "demo")),
-    ],
-)
+def test_help_names_every_variable_that_is_looked_at(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capfd.readouterr().out
+    settings = {name.upper() for name in inspect.signature(kumo_crt.S3Client).parameters}
+    source = Path(_config.__file__).read_text()
+    ours = {f"KUMO_CRT_{name}" for name in settings if f'"{name.lower()}", ' in source}
+    assert len(ours) > 8
+    for path in Path(kumo_crt.__file__).parent.rglob("*.py"):
+        ours |= set(
+            re.findall(r'"(KUMO_[A-Z_]+|AWS_(?!AUTH|ERROR|IO_)[A-Z0-9_]+)"', path.read_text())
+        )
+    ours -= {"AWS_EC2_METADATA_DISABLED"}  # of the AWS libraries
+    assert [name for name in sorted(ours) if not re.search(rf"\b{name}\b", out)] == []
+
+
+READING = ("snapshots", "ls", "completion")
+
+
+@pytest.mark.parametrize("command", _main._COMMANDS)
 def test_every_command_has_the_common_options(
-    capfd: pytest.CaptureFixture[str], command: str, writes: bool
+    capfd: pytest.CaptureFixture[str], command: str
 ) -> None:
     assert main([command, "--help"]) == 0
     out = capfd.readouterr().out
     common = ("json", "quiet", "verbose", "endpoint-url", "region", "profile", "ca-file")
     for option in (*common, "no-verify-tls", "anonymous", "addressing-style"):
         assert f"--{option}" in out
-    assert ("--dry-run" in out) == writes
+    assert ("--dry-run" in out) == (command not in READING)
+    assert main([command, "--no-such-option"]) == 2
+    assert f"(see kumo-crt {command} --help)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [name for name in _main._COMMANDS if name not in ("keygen", "demo", "completion")]
+)
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_failure_is_one_document(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    database: Path,
+    tmp_path: Path,
+    command: str,
+    dry: tuple[str, ...],
+) -> None:
+    """Whatever the command, when nobody answers."""
+    monkeypatch.setenv("KUMO_CRT_MAX_ATTEMPTS", "1")
+    url, target = "s3://bucket/key", str(tmp_path / "target")
+    words = {
+        "backup": [str(database), url, "--create"],
+        "export": [str(database), url],
+        "put": [str(database / "CURRENT"), url],
+        **{name: [url, target] for name in ("get", "restore", "import")},
+        "repair": [url, str(database)],
+        **{name: [url, _NONE] for name in ("pin", "unpin", "forget", "delete-snapshot")},
+    }.get(command, [url])
+    line = [command, *words, *(dry if command not in READING else ())]
+    given = ("--anonymous", "--endpoint-url", "http://127.0.0.1:9", "--json")
+    code = main([*line, *given])
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    if command == "doctor":  # that is what it was to find out
+        assert (code, document["ok"], err) == (3, False, "")
+        assert all(item["fix"] for item in document["findings"] if item["severity"] != "ok")
+        return
+    assert (code, document["error"]["exit_code"]) == (1, 1)
+    assert document["error"]["type"] == "TransportError"
+    assert "http://127.0.0.1:9" in document["error"]["message"]
+    # Before it `bench` may say that it could not clean up.
+    assert err.endswith(f"kumo-crt: error: {document['error']['message']}\n")
+    assert not Path(target).exists()
 
 
 def test_version(kumo: Run) -> None:

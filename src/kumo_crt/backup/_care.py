@@ -319,7 +319,12 @@ class Care(RepositoryBase):
         return result
 
     def request_thaw(
-        self, snapshot: str = "latest", *, days: int, tier: str = "Standard"
+        self,
+        snapshot: str = "latest",
+        *,
+        days: int,
+        tier: str = "Standard",
+        dry_run: bool = False,
     ) -> ThawReport:
         """Asks for readable copies of a snapshot's archived objects (Glacier).
 
@@ -329,9 +334,10 @@ class Care(RepositoryBase):
             snapshot: Id, or ``"latest"``.
             days: For how long the copies are to stay.
             tier: ``"Standard"``, ``"Bulk"`` (slower and cheaper) or ``"Expedited"``.
+            dry_run: Only look how things stand.
 
         Returns:
-            How many were asked for, are on their way, and are there.
+            How many were asked for (or would be), are on their way, and are there.
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
@@ -343,7 +349,7 @@ class Care(RepositoryBase):
         if tier not in _thaw.TIERS:
             raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
         found = self._snapshot(snapshot)
-        return self._run(_thaw.thaw_task(self._store(), found, days, tier))
+        return self._run(_thaw.thaw_task(self._store(), found, days, tier, dry_run=dry_run))
 
     def _remember_damage(self, key: str, kind: str) -> None:
         """Writes down what a restore has found, if this client may; it fails for that anyway."""

@@ -183,7 +183,8 @@ def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | 
         )
         return False, None
     except KumoError as error:
-        findings.add(ERROR, "connection", str(error))
+        fix = "mend that first: nothing else could be looked at"
+        findings.add(ERROR, "connection", str(error), fix)
         return False, None
     if now is None:
         findings.add(

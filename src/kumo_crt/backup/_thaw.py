@@ -52,8 +52,10 @@ def states_task(
     return result
 
 
-def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[ThawReport]:
-    """Asks for copies of all archived objects of a snapshot."""
+def thaw_task(
+    store: Store, snapshot: Snapshot, days: int, tier: str, *, dry_run: bool = False
+) -> Task[ThawReport]:
+    """Asks for copies of all archived objects of a snapshot; with ``dry_run``, only counts them."""
     states = yield from states_task(store, snapshot.files)
     archived = [stored for stored, state in states if state == "archived"]
     yield Gather(
@@ -62,6 +64,7 @@ def thaw_task(store: Store, snapshot: Snapshot, days: int, tier: str) -> Task[Th
                 store.context, store.bucket, store.location.key(stored.key), days, tier
             )
             for stored in archived
+            if not dry_run
         ),
         _CONCURRENCY,
     )

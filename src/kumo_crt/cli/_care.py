@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 
 import kumo_crt
 from kumo_crt.backup import Problem
@@ -102,11 +104,11 @@ def verify(args: argparse.Namespace, output: Output) -> int:
             level=args.level,
             subset=args.subset,
             max_bytes=args.max_bytes,
-            record=False if args.no_record else None,
+            record=False if args.no_record or args.dry_run else None,
             progress=report,
             max_concurrency=args.max_concurrency,
         )
-    output.document(fields(result))
+    output.document({**fields(result), "dry_run": args.dry_run})
     what = f"snapshot {result.snapshot}"
     if result.snapshot == "all":
         what = count_of(result.snapshots, "snapshot")
@@ -180,6 +182,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
 def drill(args: argparse.Namespace, output: Output) -> int:
     """Restores to a scratch directory, opens and reads it all."""
     with open_repository(args, output) as repository, progress.bar(output, "drill") as report:
+        if args.dry_run:
+            return _dry_drill(args, output, repository)
         result = repository.drill(
             args.snapshot,
             scratch=args.scratch,
@@ -189,7 +193,7 @@ def drill(args: argparse.Namespace, output: Output) -> int:
             progress=report,
             max_concurrency=args.max_concurrency,
         )
-    output.document(fields(result))
+    output.document({**fields(result), "dry_run": False})
     # Without entries it got nowhere, and there is no time to tell.
     entries = (
         f", {count_of(sum(result.entries.values()), 'entry', 'entries')} in "
@@ -214,6 +218,17 @@ def drill(args: argparse.Namespace, output: Output) -> int:
         output.result(f"{problem.kind}: {problem.message}")
     output.result(f"the drill of snapshot {result.snapshot} FAILED")
     return errors.DAMAGED
+
+
+def _dry_drill(args: argparse.Namespace, output: Output, repository: kumo_crt.Repository) -> int:
+    where = Path(args.scratch or tempfile.gettempdir())
+    planned = repository.restore(where / "kumo-drill", args.snapshot, dry_run=True)
+    output.document({**fields(planned), "target": where, "dry_run": True})
+    output.message(
+        f"dry run: would restore snapshot {planned.snapshot} below {printable(str(where))}, read "
+        f"and remove it: {count_of(planned.files, 'file')}, {format_bytes(planned.total_bytes)}"
+    )
+    return errors.DONE
 
 
 def doctor(args: argparse.Namespace, output: Output) -> int:

@@ -18,9 +18,9 @@ import kumo_crt
 from kumo_crt.backup import Snapshot
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
-from kumo_crt.cli._demo_site import Site, is_embedded, site
+from kumo_crt.cli._demo_site import Site, is_embedded, planned, site
 from kumo_crt.cli._errors import CommandError, UsageError
-from kumo_crt.cli._output import Output, fields
+from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._signals import cleaned_up, deferred
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
 from kumo_crt.cli._workload import Truth, Workload, compare
@@ -116,6 +116,8 @@ _NEEDED_LATER = ("uuid", "rocksdict", "kumo_crt.backup._upload", "kumo_crt.backu
 def demo(args: argparse.Namespace, output: Output) -> int:
     """Runs the demo."""
     _check_means(args)
+    if args.dry_run:
+        return _dry_run(args, output)
     with deferred():
         for name in _NEEDED_LATER:
             importlib.import_module(name)
@@ -140,6 +142,17 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     report.facts.update(ok=True, seconds=seconds)
     output.document(report.document())
     _tell_end(args, output, place, directory, seconds)
+    return errors.DONE
+
+
+def _dry_run(args: argparse.Namespace, output: Output) -> int:
+    place = planned(args, output)
+    output.document({"size": args.size, "server": place, "dry_run": True})
+    output.message(
+        f"dry run: would make a database of {format_bytes(args.size)} in {tempfile.gettempdir()}, "
+        f"back it up to {printable(place)}, destroy it, restore it, compare every key, and remove "
+        "everything"
+    )
     return errors.DONE
 
 

@@ -61,6 +61,30 @@ def is_embedded(args: argparse.Namespace) -> bool:
     return True
 
 
+def planned(args: argparse.Namespace, output: Output) -> str:
+    """What a demo would run on, looked at as far as reading goes.
+
+    Raises:
+        CommandError: SeaweedFS is not installed.
+        KumoError: A bucket that was named cannot be listed.
+    """
+    if is_embedded(args):
+        _weed()
+        return "SeaweedFS on this machine"
+    if args.bucket is None:
+        return f"a new bucket of {args.endpoint_url}"
+    with open_client(args, output) as client:
+        next(client.list_objects(args.bucket), None)
+    return f"s3://{args.bucket}"
+
+
+def _weed() -> None:
+    try:
+        find_weed()
+    except RuntimeError as error:
+        raise CommandError(str(error)) from error
+
+
 @contextlib.contextmanager
 def site(args: argparse.Namespace, output: Output, directory: Path) -> Iterator[Site]:
     """Makes a place for a repository, and removes it at the end."""
@@ -81,8 +105,8 @@ def embedded(directory: Path) -> Iterator[Site]:
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_no_aws_settings())
+        _weed()
         try:
-            find_weed()
             server = stack.enter_context(SeaweedServer(directory=directory))
         except RuntimeError as error:
             raise CommandError(str(error)) from error

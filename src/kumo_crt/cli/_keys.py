@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 import kumo_crt
 from kumo_crt.cli import _errors as errors
@@ -29,14 +31,24 @@ def key_of(args: argparse.Namespace, output: Output) -> kumo_crt.Key | None:
 
 def keygen(args: argparse.Namespace, output: Output) -> int:
     """Makes a key."""
+    path = Path(args.file)
+    if not path.absolute().parent.is_dir():
+        raise CommandError(f"{path.absolute().parent}: no such directory: create it first")
     key = kumo_crt.Key.generate()
     try:
-        key.write(args.file)
+        if not args.dry_run:
+            key.write(path)
+        elif os.path.lexists(path):
+            raise FileExistsError
     except FileExistsError:
         raise CommandError(
             f"{args.file}: exists already, and a key is never overwritten: choose another name"
         ) from None
-    output.document({"file": args.file, "key_id": key.id})
+    if args.dry_run:
+        output.document({"file": args.file, "key_id": None, "dry_run": True})
+        output.message(f"dry run: would make a key in {printable(args.file)}")
+        return errors.DONE
+    output.document({"file": args.file, "key_id": key.id, "dry_run": False})
     output.message(
         f"made the key {key.id} in {printable(args.file)}: keep a copy apart from the backups, as "
         "nothing can be restored without it"

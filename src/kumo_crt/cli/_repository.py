@@ -145,12 +145,13 @@ def backup(args: argparse.Namespace, output: Output) -> int:
 
 def thawed(args: argparse.Namespace, output: Output, repository: kumo_crt.Repository) -> bool:
     """Asks for copies of archived objects; True if everything can be read now."""
-    report = repository.request_thaw(args.snapshot, days=args.request_thaw)
+    report = repository.request_thaw(args.snapshot, days=args.request_thaw, dry_run=args.dry_run)
     if report.ready:
         return True
-    output.document({"thaw": fields(report)})
+    output.document({"thaw": fields(report), "dry_run": args.dry_run})
+    asked = "dry run: would ask" if args.dry_run else "asked"
     output.result(
-        f"snapshot {report.snapshot}: asked for readable copies of "
+        f"snapshot {report.snapshot}: {asked} for readable copies of "
         f"{count_of(report.requested, 'archived object')} ({format_bytes(report.requested_bytes)}) "
         f"for {count_of(report.days, 'day')}; {report.ongoing:,} on their way, "
         f"{report.thawed:,} there. Run this again when all are"

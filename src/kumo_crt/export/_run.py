@@ -20,7 +20,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
 from kumo_crt.export import _receive
 from kumo_crt.export._results import ENCODINGS, ExportInfo, ExportReport, ImportReport
-from kumo_crt.export._send import ExportPlan, export_task
+from kumo_crt.export._send import ExportPlan, check_free, export_task
 from kumo_crt.export._source import Range, opened
 from kumo_crt.s3 import S3Client
 
@@ -78,7 +78,7 @@ def export(
         progress: Called with bytes sent and 0, as nobody knows the total.
         max_bytes_per_second: Limit for what is sent.
         max_concurrency: Files at once, each of which takes its room in the temporary directory; 4.
-        dry_run: Only read, and tell how much it would be.
+        dry_run: Only read, tell how much it would be, and look whether the URL is free.
 
     Raises:
         RepositoryError: There is an export at the URL, or the source cannot be exported.
@@ -110,12 +110,14 @@ def export(
             total_bytes=0,
             files=(),
         )
+        store = Store(used._open(), location)
         if dry_run:
+            used._run(check_free(store))
             info = _count(info, entries)
         else:
             throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
             plan = ExportPlan(
-                store=Store(used._open(), location),
+                store=store,
                 entries=entries,
                 info=info,
                 scratch=Path(scratch),

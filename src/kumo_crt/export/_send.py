@@ -12,13 +12,13 @@ from typing import Any
 
 from kumo_crt._engine import Blocking, First, Gather, Meter, Task, Throttle
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import NotFoundError, PreconditionFailedError, RepositoryError
+from kumo_crt.exceptions import PreconditionFailedError, RepositoryError
 from kumo_crt.export import _manifest
 from kumo_crt.export._files import Written, write_next
 from kumo_crt.export._results import ExportedFile, ExportInfo
 from kumo_crt.export._source import Entry
 from kumo_crt.s3._body import FileSource
-from kumo_crt.s3._objects import delete_many_task, head_task
+from kumo_crt.s3._objects import delete_many_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 
@@ -52,7 +52,7 @@ class ExportPlan:
 
 def export_task(plan: ExportPlan) -> Task[ExportInfo]:
     """Runs a plan; the export exists when this has returned, and not before."""
-    yield from _check_free(plan.store)
+    yield from check_free(plan.store)
     attempt = secrets.token_hex(8)
     place = f"{_manifest.DATA}{attempt}/"
     try:
@@ -80,14 +80,15 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
     return info
 
 
-def _check_free(store: Store) -> Task[None]:
-    """Looks whether there is an export already, before anything is sent."""
-    try:
-        yield from head_task(store.context, store.bucket, store.location.key(_manifest.KEY))
-    except NotFoundError as error:
-        if error.code == "NoSuchBucket":
-            raise
-    else:
+def check_free(store: Store) -> Task[None]:
+    """Looks whether there is an export already, before anything is sent.
+
+    Raises:
+        NotFoundError: There is no such bucket, which a listing tells and HEAD does not.
+        RepositoryError: There is an export.
+    """
+    found, _ = yield from store.list_page(_manifest.KEY)
+    if any(item.key == store.location.key(_manifest.KEY) for item in found):
         raise _taken(store)
 
 

@@ -15,13 +15,17 @@ environment variables:
                               credentials; else the AWS default chain
   AWS_REGION, AWS_DEFAULT_REGION                          see --region
   AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL                   see --endpoint-url
+  AWS_IGNORE_CONFIGURED_ENDPOINT_URLS                     true: not from there
   AWS_CA_BUNDLE                                           see --ca-file
   AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE            AWS config files
   AWS_MAX_ATTEMPTS, KUMO_CRT_MAX_ATTEMPTS                 tries of a request
   KUMO_CRT_PART_SIZE, KUMO_CRT_MULTIPART_THRESHOLD, KUMO_CRT_MEMORY_LIMIT
                               bytes
   KUMO_CRT_MAX_CONNECTIONS, KUMO_CRT_EVENT_LOOPS          parallelism
-  KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT      seconds
+  KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT, KUMO_CRT_DEADLINE
+                              seconds
+  KUMO_CRT_CHECKSUM_TRAILERS  0: checksums of large bodies before, not behind
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY            proxies
   KUMO_CRT_MAX_BYTES_PER_SECOND, KUMO_CRT_MAX_REQUESTS_PER_SECOND
                               for all that a command does to a repository
   KUMO_CRT_BUNDLE_BELOW, KUMO_CRT_BUNDLE_SIZE
@@ -129,7 +133,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """
     parser = build()
     namespace = argparse.Namespace(**COMMON_DEFAULTS)
-    parser.parse_args(arguments, namespace)
+    unknown = parser.parse_known_args(arguments, namespace)[1]
+    if unknown:
+        # argparse itself would name the help of kumo-crt, where the command's options are not.
+        where = f"{parser.prog} {namespace.command or ''}".rstrip()
+        raise UsageError(f"not understood: {' '.join(unknown)} (see {where} --help)")
     if namespace.command is None and not namespace.version:
         parser.error("which command?")
     return namespace

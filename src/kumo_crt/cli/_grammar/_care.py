@@ -43,7 +43,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     verify.add_argument(
         "--subset",
         metavar="N/T",
-        help="with full: the n-th of t parts; oldest/T: a t-th, what was not read for longest",
+        help="the n-th of t parts; with full also oldest/T: a t-th, what was not read for longest",
     )
     verify.add_argument(
         "--max-bytes",
@@ -56,6 +56,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     options.budget(verify)
     options.concurrency(verify)
     options.access(verify)
+    options.dry_run(verify, "write nothing: as --no-record, and ask for no readable copies")
 
     doctor = command(
         "doctor",
@@ -64,7 +65,12 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "throughput and contents of a repository. Exits with 3 if something is wrong",
     )
     options.url(doctor)
-    doctor.add_argument("--read-only", action="store_true", help="write nothing, not even scratch")
+    doctor.add_argument(
+        *("-n", "--dry-run", "--read-only"),
+        action="store_true",
+        dest="read_only",
+        help="write nothing, not even scratch",
+    )
     doctor.add_argument("--strict", action="store_true", help="exit with 3 for warnings too")
     options.access(doctor)
 
@@ -112,3 +118,4 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     options.budget(drill)
     options.concurrency(drill)
     options.access(drill)
+    options.dry_run(drill, "only look whether there is a snapshot, and room for it")

@@ -30,11 +30,11 @@ def access(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def dry_run(parser: argparse.ArgumentParser) -> None:
+def dry_run(
+    parser: argparse.ArgumentParser, what: str = "tell what would be done; write nothing"
+) -> None:
     """``--dry-run``."""
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="tell what would be done; write nothing"
-    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help=what)
 
 
 def url(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "copy apart from the backups: without the key nothing can be restored",
     )
     making.add_argument("file", metavar="FILE", help="must not exist")
+    options.dry_run(making)
 
     demo = command(
         "demo",
@@ -34,6 +35,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--bucket", help="with --endpoint-url: an existing bucket to use (default: make one)"
     )
     demo.add_argument("--keep", action="store_true", help="keep the restored database")
+    options.dry_run(demo, "only look whether all that it needs is there")
 
     bench = command(
         "bench",
