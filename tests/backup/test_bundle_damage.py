@@ -11,16 +11,15 @@ import pytest
 import kumo_crt
 from kumo_crt.backup import _rebuild
 from tests.backup.conftest import Make
+from tests.backup.damaging import damage
 from tests.backup.helpers import (
     bundles_of,
     compact_tables,
     content_of,
     delete,
-    flipped,
     get,
     key_of,
     keys,
-    put,
     stored_files,
     write_tables,
 )
@@ -37,7 +36,7 @@ def test_damage_is_told_by_file(
     snapshot = repository.backup(path)
     file = stored_files(snapshot, "sst")[5]
     content = get(boto, bucket, key_of(file))
-    put(boto, bucket, key_of(file), flipped(content, (file.offset or 0) + 100))
+    damage(boto, bucket, key_of(file), "checksum", (file.offset or 0) + 100)
     assert repository.verify(level="quick").ok
     (stored, *more) = repository.verify(level="stored").problems
     assert len(more) == 39
@@ -61,28 +60,23 @@ def test_damage_is_told_by_file(
     assert repository.verify(level="full").ok
 
 
-@pytest.mark.parametrize("damage", ["missing", "size"])
+@pytest.mark.parametrize("how", ["missing", "size"])
 def test_whole_bundles_are_repaired(
     repository: kumo_crt.Repository,
     boto: Any,
     bucket: str,
     make: Make,
     tmp_path: Path,
-    damage: str,
+    how: str,
 ) -> None:
     path = make("many_files")
     snapshot = repository.backup(path)
     (key,) = bundles_of(snapshot)
     content = get(boto, bucket, key)
-    if damage == "missing":
-        delete(boto, bucket, key)
-    else:
-        put(boto, bucket, key, content[:-1])
+    damage(boto, bucket, key, how)
     for level in ("quick", "stored", "full"):
         problems = repository.verify(level=level).problems
-        assert {problem.kind for problem in problems} == {
-            "missing" if damage == "missing" else "size"
-        }
+        assert {problem.kind for problem in problems} == {how}
         assert len({problem.path for problem in problems}) == 40
     with pytest.raises(kumo_crt.IntegrityError):
         repository.restore(tmp_path / "restored")
@@ -138,7 +132,7 @@ def test_lost_half_dead_bundles_are_repaired(
     named = [file for file in second.files if file.key == key]
     start = min(file.offset or 0 for file in named)
     assert start > 100
-    put(boto, bucket, key, flipped(before, 50))
+    damage(boto, bucket, key, "checksum", 50)
     (problem,) = repository.verify(level="full").problems
     assert (problem.kind, problem.path, problem.key) == ("checksum", "", key)
     assert problem.snapshots == (second.id,)

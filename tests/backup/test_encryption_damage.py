@@ -18,10 +18,11 @@ import pytest
 
 import kumo_crt
 from kumo_crt import FormatError, IntegrityError, _core
-from kumo_crt.backup import _rebuild, _sealing, _verify_job
+from kumo_crt.backup import _sealing, _verify_job
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._sending import SealedContent
 from tests.backup.conftest import Library, Make
+from tests.backup.damaging import contents, damage, forged, largest_table
 from tests.backup.helpers import (
     KEY,
     MATERIAL,
@@ -40,23 +41,10 @@ from tests.backup.helpers import (
 pytestmark = pytest.mark.servers("seaweed-http")
 
 
-def _forged(content: bytes, start: int, stop: int) -> bytes:
-    """Another content with the same CRC32C: what no checksum can tell."""
-    whole = bytearray(content)
-    part = memoryview(whole)[start:stop]
-    wanted = _core.crc32c(part)
-    middle = len(part) // 2
-    part[middle] ^= 1
-    part[middle + 10 : middle + 14] = _rebuild._filler(bytearray(part), middle + 14, wanted)
-    assert _core.crc32c(part) == wanted
-    assert _core.crc32c(whole) == _core.crc32c(content)
-    return bytes(whole)
-
-
 def _forge(boto: Any, bucket: str, file: kumo_crt.SnapshotFile) -> None:
     start = file.offset or 0
     content = get(boto, bucket, key_of(file))
-    put(boto, bucket, key_of(file), _forged(content, start, start + file.stored_size))
+    put(boto, bucket, key_of(file), forged(content, start, start + file.stored_size))
 
 
 def test_what_only_the_key_can_tell(
@@ -190,7 +178,7 @@ def test_a_configuration_without_encryption_is_no_way_round(
         encrypted.backup(make("deletions"))
 
 
-@pytest.mark.parametrize("how", ["flipped", "shorter", "missing"])
+@pytest.mark.parametrize("how", ["checksum", "size", "missing"])
 def test_damage_is_told_and_repaired(
     encrypted: kumo_crt.Repository,
     keyless: kumo_crt.Repository,
@@ -204,12 +192,9 @@ def test_damage_is_told_and_repaired(
 ) -> None:
     path = make("column_families")
     snapshot = encrypted.backup(path)
-    before = {key: get(boto, bucket, key) for key in keys(boto, bucket, "data/")}
+    before = contents(boto, bucket)
     file = stored_files(snapshot, "sst")[0]
-    content = before[key_of(file)]
-    delete(boto, bucket, key_of(file))
-    if how != "missing":
-        put(boto, bucket, key_of(file), flipped(content) if how == "flipped" else content[:-1])
+    damage(boto, bucket, key_of(file), how)
     with caplog.at_level(logging.WARNING, "kumo_crt.backup"):
         (told,) = keyless.verify(level="full").problems
     assert (told.path, told.column_family) == (file.path, None)
@@ -221,7 +206,7 @@ def test_damage_is_told_and_repaired(
     assert report.ok
     assert [item.path for item in report.repaired] == [file.path]
     # The same bytes again: whoever knew the object still does.
-    assert {key: get(boto, bucket, key) for key in keys(boto, bucket, "data/")} == before
+    assert contents(boto, bucket) == before
     encrypted.restore(tmp_path / "target")
     assert content_of(tmp_path / "target") == library.truth("column_families")
 
@@ -234,7 +219,7 @@ def test_a_bundle_is_repaired(
     files = [file for file in stored_files(snapshot, "sst") if file.offset is not None]
     key = key_of(files[0])
     content = get(boto, bucket, key)
-    put(boto, bucket, key, flipped(content, files[3].offset))
+    damage(boto, bucket, key, "checksum", files[3].offset)
     # Some of the files are gone from the source: what is good of the bundle is taken.
     for file in files[10:20]:
         (path / file.path).unlink()
@@ -366,9 +351,8 @@ def test_an_object_that_has_grown(
     make: Make,
     name: str,
 ) -> None:
-    snapshot = encrypted.backup(make(name))
-    file = stored_files(snapshot, "sst")[0]
-    put(boto, bucket, key_of(file), get(boto, bucket, key_of(file)) + b"more")
+    _, file, content = largest_table(encrypted, boto, bucket, make(name))
+    put(boto, bucket, key_of(file), content + b"more")
     for repository in (encrypted, keyless):
         problems = repository.verify(level="full").problems
         assert {problem.key for problem in problems} == {file.key}

@@ -7,24 +7,20 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _notices
-from kumo_crt.backup._ledger import Damage
+from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
-from tests.backup.helpers import key_of, keys, put, stored_files, url
+from tests.backup.damaging import check_good, damage, largest_table, noticed
+from tests.backup.helpers import delete, get, key_of, keys, stored_files, url
 from tests.backup.interleaving import run_interleaved, without_waiting
-from tests.backup.test_heal import noticed
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
-
-NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 class World:
@@ -125,52 +121,77 @@ def test_beside_others(world: Callable[[str], World], how: str, other: str) -> N
         one.check()
 
 
-# -- notices ---------------------------------------------------------------------------------------
+@pytest.fixture
+def unwatched(
+    repository: kumo_crt.Repository, s3_server: S3Server, bucket: str
+) -> Iterator[kumo_crt.Repository]:
+    """The same repository through a client of its own."""
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
+        yield kumo_crt.Repository(url(bucket), client=client)
 
 
-def test_notices_are_put_together(repository: kumo_crt.Repository, boto: Any, bucket: str) -> None:
-    store = repository._store()
-    told = {f"data/1f/sst-{number}": Damage(NOW, "missing") for number in range(20)}
-    for key, damage in told.items():
-        repository._run(_notices.add_task(store, {key: damage}, "a test"))
-        repository._run(_notices.add_task(store, {key: damage}, "a test"))
-        assert len(keys(boto, bucket, "inflight/")) <= 8
-    assert set(noticed(boto, bucket)) == set(told)
-    # Of what was seen before, and no more.
-    seen = repository._run(_notices.read_all_task(store))
-    assert seen.damaged == told
-    late = {"data/1f/sst-late": Damage(NOW, "size")}
-    repository._run(_notices.add_task(store, late, "a test"))
-    repository._run(_notices.withdraw_task(store, seen, {*list(told)[:19], *late}, "a test"))
-    assert set(noticed(boto, bucket)) == {list(told)[19], *late}
-    seen = repository._run(_notices.read_all_task(store))
-    repository._run(_notices.withdraw_task(store, seen, seen.damaged, "a test"))
-    assert keys(boto, bucket, "inflight/") == set()
-
-
-def test_what_cannot_be_judged_is_no_damage(repository: kumo_crt.Repository) -> None:
-    """What has to be thawed, or compared in another way, is not told."""
-    store = repository._store()
-    told = {"data/1f/sst-1": Damage(NOW, "unverifiable"), "data/1f/sst-2": Damage(NOW, "archived")}
-    repository._run(_notices.add_task(store, told, "a test"))
-    assert repository._run(_notices.read_all_task(store)).parts == {}
-
-
-@pytest.mark.parametrize("content", [b"?", b"", b'{"format":"kumo-damage","version":2}'])
-def test_a_notice_that_cannot_be_read_is_worth_nothing(
+@pytest.mark.usefixtures("each_alone")
+def test_damage_is_found_while_a_backup_runs(
     repository: kumo_crt.Repository,
+    unwatched: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
     boto: Any,
     bucket: str,
     make: Make,
-    caplog: pytest.LogCaptureFixture,
-    content: bytes,
 ) -> None:
-    key = f"inflight/damage-{'0' * 32}-000000.json"
-    put(boto, bucket, key, content)
-    path = make("one_key")
+    """Whenever that is, no snapshot relies on it without knowing."""
+    path = make("plain")
+    first, file, good = largest_table(repository, boto, bucket, path)
+    with watched(s3) as watch:
+        repository.backup(path)
+    count = len(watch.sent)
+    last_look = max(i for i, s in enumerate(watch.sent) if s.operation == "ListObjectsV2")
+    for moment in range(count):
+        damage(boto, bucket, key_of(file), "missing")
+
+        def find(number: int, sent: Sent, moment: int = moment) -> None:
+            if number == moment:
+                assert not unwatched.verify(first.id).ok
+
+        with watched(s3, find):
+            second = repository.backup(path)
+        if moment <= last_look:
+            assert get(boto, bucket, key_of(file)) == good, moment
+            assert second.uploaded_bytes == file.size
+            assert noticed(boto, bucket) == {}
+        else:
+            # Too late for this one: the next.
+            assert noticed(boto, bucket) == {key_of(file): "missing"}
+            assert repository.backup(path).uploaded_bytes == file.size
+        check_good(repository, boto, bucket)
+
+
+@pytest.mark.usefixtures("each_alone")
+def test_damage_that_is_found_again_and_again(
+    repository: kumo_crt.Repository,
+    unwatched: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+) -> None:
+    """Then the backup fails, and says why."""
+    path = make("plain")
+    first = repository.backup(path)
+    files = stored_files(first)
+    assert len(files) >= 2
+    lists = []
+
+    def find(number: int, sent: Sent) -> None:
+        if sent.operation == "ListObjectsV2" and sent.key.endswith("inflight/"):
+            lists.append(number)
+            if len(lists) % 2 == 0:
+                delete(boto, bucket, key_of(files[len(lists) // 2 - 1]))
+                unwatched.verify(first.id)
+
+    before = keys(boto, bucket, "snapshots/")
+    with watched(s3, find), pytest.raises(kumo_crt.IntegrityError, match="found damaged while"):
+        repository.backup(path)
+    assert keys(boto, bucket, "snapshots/") == before
     repository.backup(path)
-    repository.backup(path)
-    repository.prune()
-    assert repository.verify(level="full").ok
-    assert f"{url(bucket)}/{key}" in caplog.text
-    assert keys(boto, bucket, "inflight/") == {key}
+    check_good(repository, boto, bucket)

@@ -13,6 +13,7 @@ from rocksdict import Rdict
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
+from tests.backup.damaging import HOWS, damage, largest_table
 from tests.backup.helpers import (
     content_of,
     delete,
@@ -33,19 +34,8 @@ from tests.support.servers import S3Server
 pytestmark = pytest.mark.servers("seaweed-http")
 
 
-def _damage(boto: Any, bucket: str, file: kumo_crt.SnapshotFile, how: str) -> bytes:
-    """Returns what is there now."""
-    content = get(boto, bucket, key_of(file))
-    new = {"flipped": flipped(content), "shorter": content[:-1], "empty": b""}.get(how)
-    if new is None:
-        delete(boto, bucket, key_of(file))
-        return b""
-    put(boto, bucket, key_of(file), new)
-    return new
-
-
 @pytest.mark.servers("seaweed-http", "moto")
-@pytest.mark.parametrize("how", ["flipped", "shorter", "empty", "missing"])
+@pytest.mark.parametrize("how", HOWS)
 def test_one_object(
     repository: kumo_crt.Repository,
     boto: Any,
@@ -56,10 +46,8 @@ def test_one_object(
     how: str,
 ) -> None:
     path = make("deletions")
-    snapshot = repository.backup(path)
-    file = stored_files(snapshot, "sst")[0]
-    good = get(boto, bucket, key_of(file))
-    bad = _damage(boto, bucket, file, how)
+    _, file, good = largest_table(repository, boto, bucket, path)
+    bad = damage(boto, bucket, key_of(file), how)
     others = keys(boto, bucket, "data/")
     level = "full"  # moto keeps no checksums to compare
 
@@ -75,7 +63,7 @@ def test_one_object(
     assert tree(path) == before
     (item,) = report.repaired
     assert (item.key, item.path, item.size) == (file.key, file.path, file.size)
-    assert item.kind == {"flipped": "checksum", "missing": "missing"}.get(how, "size")
+    assert item.kind == {"empty": "size"}.get(how, how)
     assert item.source == str(path / file.path)
     assert report.uploaded_bytes == file.size
     assert get(boto, bucket, key_of(file)) == good
@@ -99,7 +87,7 @@ def test_every_kind_of_file(
     snapshot = repository.backup(path)
     files = stored_files(snapshot)
     for file in files:
-        _damage(boto, bucket, file, "missing")
+        damage(boto, bucket, key_of(file), "missing")
     # A copy has other times, which are in the names of blob files.
     shutil.copytree(path, path.with_name("copy"), copy_function=shutil.copyfile)
     report = repository.repair(path.with_name("copy"))
@@ -113,7 +101,7 @@ def test_large_objects(small_parts: kumo_crt.S3Client, boto: Any, bucket: str, m
     path = make("large")
     file = stored_files(repository.backup(path))[0]
     assert file.size > 10_000_000
-    _damage(boto, bucket, file, "flipped")
+    damage(boto, bucket, key_of(file), "checksum")
     report = repository.repair(path)
     assert report.ok
     assert [item.kind for item in report.repaired] == ["checksum"]
@@ -128,11 +116,11 @@ def test_from_what_was_found_before(
     snapshot = repository.backup(path)
     first, second, third = stored_files(snapshot, "sst")[:3]
     for file in (first, second):
-        _damage(boto, bucket, file, "missing")
+        damage(boto, bucket, key_of(file), "missing")
     found = repository.verify()
     # One has come back by itself, and one was damaged that nobody has reported.
     put(boto, bucket, key_of(first), (path / first.path).read_bytes())
-    _damage(boto, bucket, third, "missing")
+    damage(boto, bucket, key_of(third), "missing")
     report = repository.repair(path, problems=found.problems)
     assert [item.key for item in report.repaired] == [second.key]
     assert (report.sound, report.ok) == (1, True)
@@ -147,7 +135,7 @@ def test_files_that_are_not_the_wanted_ones(
     snapshot = repository.backup(path)
     flip, swap, short, gone, fifo, kept = stored_files(snapshot, "sst")[:6]
     for file in (flip, swap, short, gone, fifo, kept):
-        _damage(boto, bucket, file, "missing")
+        damage(boto, bucket, key_of(file), "missing")
     source = tmp_path / "source"
     source.mkdir()
     shutil.copy(path / kept.path, source)
@@ -181,7 +169,7 @@ def test_objects_of_old_snapshots(
     repository.backup(db)
     file = stored_files(snapshot, "sst")[0]
     assert not (path / file.path).exists()
-    _damage(boto, bucket, file, "flipped")
+    damage(boto, bucket, key_of(file), "checksum")
     assert not repository.repair(db).ok
     copy = Rdict(str(tmp_path / "restored"), databases.options(small_files=True))
     report = repository.repair([db, copy])
@@ -210,7 +198,7 @@ def test_another_environment(s3: kumo_crt.S3Client, boto: Any, bucket: str, make
     path = make("plain")
     with kumo_crt.Repository.create(url(bucket), client=s3, environment="prod") as repository:
         file = stored_files(repository.backup(path))[0]
-    _damage(boto, bucket, file, "missing")
+    damage(boto, bucket, key_of(file), "missing")
     with (
         kumo_crt.Repository.open(url(bucket), client=s3, environment="dev") as other,
         pytest.raises(kumo_crt.EnvironmentMismatchError),
@@ -225,7 +213,7 @@ def test_it_is_remembered(
     path = make("plain")
     file = stored_files(repository.backup(path), "sst")[0]
     while not repository.health()[0].damaged:
-        _damage(boto, bucket, file, "missing")
+        damage(boto, bucket, key_of(file), "missing")
         assert not repository.verify().ok
     while repository.health()[0].damaged:  # by the second
         delete(boto, bucket, key_of(file))
@@ -243,11 +231,10 @@ def test_somebody_else_writes_to_the_key(
     from kumo_crt.backup import _replacing
 
     path = make("plain")
-    file = stored_files(repository.backup(path), "sst")[0]
-    good = get(boto, bucket, key_of(file))
+    _, file, good = largest_table(repository, boto, bucket, path)
     real = _replacing._put_aside
     for other in (good, b"something else"):
-        _damage(boto, bucket, file, "flipped")
+        damage(boto, bucket, key_of(file), "checksum")
 
         def aside(*arguments: Any, other: bytes = other) -> Any:
             result = yield from real(*arguments)
@@ -285,9 +272,8 @@ def test_killed(
     point: str,
 ) -> None:
     path = make("plain")
-    file = stored_files(repository.backup(path), "sst")[0]
-    good = get(boto, bucket, key_of(file))
-    bad = _damage(boto, bucket, file, "flipped")
+    _, file, good = largest_table(repository, boto, bucket, path)
+    bad = damage(boto, bucket, key_of(file), "checksum")
     arguments = (url(bucket), str(path), point)
     with start_python(_KILLED, *arguments, env=s3_server.environment()) as process:
         process.communicate(timeout=60)

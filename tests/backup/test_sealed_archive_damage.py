@@ -15,8 +15,8 @@ from rocksdict import Rdict
 import kumo_crt
 from kumo_crt import IntegrityError, SnapshotFile, _core
 from tests.backup.conftest import Library, Make
+from tests.backup.damaging import forged
 from tests.backup.helpers import content_of, delete, flipped, get, keys, put, stored_files
-from tests.backup.test_encryption_damage import _forged
 from tests.backup.test_single_object import _two_families, archive_key
 from tests.support import databases
 
@@ -71,7 +71,7 @@ def _of_another_file(stored: Stored) -> bytes:
 def _forged_at(file: SnapshotFile, content: bytes) -> bytes:
     """What neither S3's checksum nor any in the manifest can tell."""
     start = file.offset or 0
-    return _forged(content, start, start + file.stored_size)
+    return forged(content, start, start + file.stored_size)
 
 
 def _in_member(stored: Stored, name: str) -> int:
