@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
@@ -16,6 +17,7 @@ VERSION = 1
 MAX_DOCUMENT = 512 * 1024 * 1024
 MAX_CONTAINERS = 2_000_000
 MAX_VALUES = 10_000_000
+_TIME = re.compile("([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 
 
 def is_number(value: object, limit: int) -> TypeGuard[int]:
@@ -32,6 +34,10 @@ def parse_time(value: object) -> datetime | None:
     """A time in a document; None if it is none."""
     if isinstance(value, str) and len(value) < 40:
         with contextlib.suppress(ValueError):
+            if found := _TIME.fullmatch(value):
+                year, month, day, hour, minute, second = map(int, found.groups())
+                return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+            # As others may write it: without leading zeros. Loads half a dozen modules.
             return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     return None
 
