@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _inflight, _prune
+from kumo_crt.backup import _clock, _inflight, _prune
 from kumo_crt.backup._inflight import LeaseState, Part
 from tests.backup.boundaries import Killed, Sent, watched
 from tests.backup.conftest import Library, Make
@@ -151,9 +151,9 @@ def test_it_stops_when_its_lease_is_lost(
     repository.prune()
     data = keys(boto, bucket, "data/")
     # The process stands still after its sweep, for longer than its lease.
-    real = _inflight.boottime
+    real = _clock.boottime
     stood = 0.0
-    monkeypatch.setattr(_inflight, "boottime", lambda: real() + stood)
+    monkeypatch.setattr(_clock, "boottime", lambda: real() + stood)
 
     def stand_still(number: int, sent: Sent) -> None:
         nonlocal stood

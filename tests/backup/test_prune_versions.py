@@ -11,7 +11,7 @@ import pytest
 import kumo_crt
 from kumo_crt._engine import Task
 from kumo_crt.backup import _sweep
-from kumo_crt.s3._results import DeleteFailure
+from kumo_crt.s3._deletions import DeleteFailure
 from tests.backup.conftest import Make
 from tests.backup.helpers import PREFIX, keys, manifest_key, url
 from tests.backup.interleaving import without_waiting

@@ -13,7 +13,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt.backup import _inflight, _layout, _unfinished
-from kumo_crt.s3 import _resume
+from kumo_crt.s3 import _multipart, _resume
 from kumo_crt.s3._body import MemorySource
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -200,7 +200,7 @@ def test_an_upload_that_cannot_be_completed(
 
     def trusting(source: Any, listed: Any, offset: int) -> Any:
         yield from ()
-        return _resume.Part(listed.number, listed.size, crc, listed.etag)
+        return _multipart.Part(listed.number, listed.size, crc, listed.etag)
 
     monkeypatch.setattr(_resume, "_same", trusting)
     again.backup(path)

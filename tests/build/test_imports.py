@@ -59,6 +59,32 @@ def test_nothing_heavy_comes_with_the_classes(name: str) -> None:
     assert {module for module in loaded if not HEAVY.isdisjoint(_parents(module))} == set()
 
 
+def test_a_client_loads_neither_the_other_one_nor_what_single_operations_need() -> None:
+    loaded = {
+        name.removeprefix("kumo_crt.s3.") for name in _loaded_by("from kumo_crt import S3Client")
+    }
+    assert {"_client", "_get", "_objects"} <= loaded
+    late = {
+        "_async_client",
+        "_body",
+        "_copy",
+        "_deletions",
+        "_head",
+        "_listings",
+        "_put",
+        "_resume",
+    }
+    assert loaded & late == set()
+
+
+def test_a_restore_loads_nothing_that_only_backups_need() -> None:
+    loaded = _loaded_by("from kumo_crt import Repository; import kumo_crt.backup._restore")
+    assert "kumo_crt.backup._fetch" in loaded
+    ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
+    assert ours & {"_capture", "_inflight", "_lease", "_names", "_pins", "_reports"} == set()
+    assert loaded & {"hashlib", "shutil", "kumo_crt.s3._async_client", "kumo_crt.s3._put"} == set()
+
+
 def test_only_those_who_look_after_a_repository_load_what_does_that() -> None:
     loaded = _loaded_by("from kumo_crt import Repository")
     ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}

@@ -38,9 +38,19 @@ def test_every_command_has_a_function() -> None:
         (["--version"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
         (["completion", "bash"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
         (["prune", "--help"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
-        (["ls", "s3://bucket/"], ("kumo_crt.backup", "kumo_crt.export")),
+        (["ls", "s3://bucket/"], ("kumo_crt.backup", "kumo_crt.export", "kumo_crt.s3._put")),
         (["snapshots", "s3://bucket/prefix"], ("kumo_crt.export", "kumo_crt.cli._demo")),
-        (["restore", "s3://bucket/prefix", "/nonexistent"], ("kumo_crt.export",)),
+        (
+            ["restore", "s3://bucket/prefix", "/nonexistent"],
+            (
+                "kumo_crt.export",
+                "kumo_crt.backup._capture",
+                "kumo_crt.backup._inflight",
+                "kumo_crt.backup._reports",
+                "kumo_crt.s3._async_client",
+                "kumo_crt.s3._put",
+            ),
+        ),
     ],
 )
 def test_what_is_not_needed_is_not_loaded(arguments: list[str], unloaded: tuple[str, ...]) -> None:

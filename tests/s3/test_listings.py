@@ -10,8 +10,8 @@ import pytest
 
 import kumo_crt
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _listings, _objects
-from kumo_crt.s3._results import VersionInfo
+from kumo_crt.s3 import _deletions, _listings
+from kumo_crt.s3._listings import VersionInfo
 
 KEYS = ["p/a b", "p/ünï+c", "p/x&y<z>"]
 
@@ -91,7 +91,7 @@ def test_versions_that_are_locked(s3: kumo_crt.S3Client, boto: Any) -> None:
         Bucket=bucket, Key=KEYS[1], Retention={"Mode": "GOVERNANCE", "RetainUntilDate": until}
     )
     wanted = [(KEYS[0], free.version_id), (KEYS[1], held.version_id)]
-    refused = s3._run(_objects.delete_batch_task(s3._open(), bucket, wanted))
+    refused = s3._run(_deletions.delete_batch_task(s3._open(), bucket, wanted))
     assert [(item.key, item.version_id, item.code) for item in refused] == [
         (KEYS[1], held.version_id, "AccessDenied")
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,8 @@ from typing import Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _known, _layout, _manifest, _pins, _sealing
-from kumo_crt.backup._inflight import ServiceClock
+from kumo_crt.backup import _known, _layout, _manifest, _sealing
+from kumo_crt.backup._clock import ServiceClock
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -125,6 +124,8 @@ class RepositoryBase:
             RepositoryError: There is one already.
             NotFoundError: There is no such bucket.
         """
+        from kumo_crt.backup._writing import write_new_task  # those who open it do not need it
+
         repository = cls(
             url,
             client=client,
@@ -142,8 +143,8 @@ class RepositoryBase:
             repository._key = key
             try:
                 repository._run(
-                    repository._store().write_new(
-                        _layout.CONFIG_KEY, _manifest.encode_config(config)
+                    write_new_task(
+                        repository._store(), _layout.CONFIG_KEY, _manifest.encode_config(config)
                     )
                 )
             except PreconditionFailedError:
@@ -234,6 +235,8 @@ class RepositoryBase:
         key = self._find_key()
         if key is None:
             return None
+        import hmac  # loads OpenSSL, which little else needs
+
         if config.key_check is None:
             raise EncryptionKeyError(
                 f"{self._location}: is not encrypted, and a key was given: what is in it may be of "
@@ -275,6 +278,8 @@ class RepositoryBase:
         return config, now
 
     def _all_snapshots(self, on_damage: OnDamage | None) -> Task[list[Snapshot]]:
+        from kumo_crt.backup._pins import list_pins
+
         store = self._store()
 
         def read(snapshot_id: str) -> Task[Snapshot | None]:
@@ -289,7 +294,7 @@ class RepositoryBase:
                 return None
 
         ids = yield from store.snapshot_ids()
-        pins = yield from _pins.list_pins(store)
+        pins = yield from list_pins(store)
         found: list[Snapshot | None] = yield _engine.Gather(map(read, ids), DEFAULT_CONCURRENCY)
         there = (item for item in found if item is not None)
         return [replace(item, pinned=item.id in pins) for item in there]

@@ -13,8 +13,10 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
-from kumo_crt.s3._objects import delete_task, head_task
+from kumo_crt.s3._deletions import delete_task
+from kumo_crt.s3._head import head_task
 
 _log = logging.getLogger("kumo_crt.backup")
 _COMMIT_ATTEMPTS = 3
@@ -132,7 +134,7 @@ def commit(
         document = encode(store, snapshot, config, tool)
         lease.check()
         try:
-            result = yield from store.write_new(_layout.snapshot_key(snapshot.id), document)
+            result = yield from write_new_task(store, _layout.snapshot_key(snapshot.id), document)
         except PreconditionFailedError:
             # Two backups of the same second drew the same number: nothing of the other's is lost.
             if attempt == _COMMIT_ATTEMPTS:

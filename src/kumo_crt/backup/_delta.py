@@ -10,9 +10,10 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt.backup import _names
-from kumo_crt.backup._capture import CapturedFile, database_lock
+from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._families import number_of
 from kumo_crt.backup._key import Key
+from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.exceptions import RepositoryError
 

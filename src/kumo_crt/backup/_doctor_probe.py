@@ -18,9 +18,10 @@ from kumo_crt.exceptions import KumoError, NotFoundError, PreconditionFailedErro
 from kumo_crt.s3._answers import Headers, encode_crc32c, parse_xml, raise_for, text_of
 from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._copy import copy_task
+from kumo_crt.s3._deletions import delete_task
 from kumo_crt.s3._get import GetOptions, get_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._listings import abort_upload_task, list_uploads_task
-from kumo_crt.s3._objects import delete_task, head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 

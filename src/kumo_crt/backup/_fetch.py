@@ -23,7 +23,6 @@ from kumo_crt.exceptions import (
     TransportError,
 )
 from kumo_crt.s3._get import Discard, GetOptions, get_task
-from kumo_crt.s3._objects import head_task
 from kumo_crt.s3._results import GetResult
 
 # A checksum that differs may have been damaged on the way: only a second reading tells.
@@ -173,6 +172,8 @@ def get_object_task(
 
 def _check_size(store: Store, stored: StoredObject) -> Task[None]:
     """Says so if the service itself knows another size."""
+    from kumo_crt.s3._head import head_task  # rarely needed
+
     try:
         found = yield from head_task(store.context, store.bucket, store.location.key(stored.key))
     except NotFoundError:

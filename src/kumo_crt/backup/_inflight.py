@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -59,28 +58,6 @@ def notice_key(notice_id: str) -> str:
 def is_ours(key: str) -> bool:
     """Whether a key is that of an object of a lease, or of a notice."""
     return any(pattern.fullmatch(key) is not None for pattern in (_KEY, _NOTICE))
-
-
-def boottime() -> float:
-    """Seconds that also pass while the machine sleeps, as far as the system can tell."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
-
-
-class ServiceClock:
-    """The service's time: what it told once, and what has passed here since."""
-
-    def __init__(self, told: datetime) -> None:
-        self._told = told
-        self._since = boottime()
-
-    def age(self) -> float:
-        """Seconds since it was told."""
-        return boottime() - self._since
-
-    def now(self) -> datetime:
-        """The time."""
-        return self._told + timedelta(seconds=boottime() - self._since)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from kumo_crt.backup import _pins
 from kumo_crt.backup._base import RepositoryBase, is_id
 from kumo_crt.exceptions import SnapshotNotFoundError
 
@@ -107,6 +106,8 @@ class Keeping(RepositoryBase):
             SnapshotNotFoundError: There is none of this id.
             RepositoryError: It is pinned.
         """
+        from kumo_crt.backup import _pins
+
         self._guarded()
         wanted = self._exact(snapshot_id)
         self._run(_pins.delete_snapshot_task(self._store(), wanted, dry_run=dry_run))
@@ -123,6 +124,8 @@ class Keeping(RepositoryBase):
             SnapshotNotFoundError: There is none of this id.
             RepositoryLockedError: It is being deleted.
         """
+        from kumo_crt.backup import _pins
+
         _, now = self._guarded()
         wanted = self._exact(snapshot_id)
         self._run(_pins.pin_task(self._store(), wanted, now, dry_run=dry_run))
@@ -138,6 +141,8 @@ class Keeping(RepositoryBase):
             EnvironmentMismatchError: The repository belongs to another environment.
             SnapshotNotFoundError: There is none of this id.
         """
+        from kumo_crt.backup import _pins
+
         self._guarded()
         wanted = self._exact(snapshot_id)
         self._run(_pins.unpin_task(self._store(), wanted, dry_run=dry_run))

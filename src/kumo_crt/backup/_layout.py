@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -74,6 +73,8 @@ class Location:
 
 def data_key(name: str) -> str:
     """Key of a data object, below the repository's prefix."""
+    import hashlib  # loads OpenSSL, which restores do not need
+
     return f"{DATA}{hashlib.sha256(name.encode()).hexdigest()[:2]}/{name}"
 
 

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from kumo_crt import _core, _runtime
 from kumo_crt._engine import Cancelled, Gather, Sleep, Task
-from kumo_crt.backup import _inflight
+from kumo_crt.backup import _clock, _inflight
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import KumoError, LeaseExpiredError
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._objects import delete_many_task, delete_task
+from kumo_crt.s3._deletions import delete_many_task, delete_task
 from kumo_crt.s3._retry import Retries
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -106,9 +107,9 @@ class Lease:
             objects,
             snapshots,
         )
-        begun = _inflight.boottime()
+        begun = _clock.boottime()
         self._keys.append(key)
-        result = yield from self._store.write_new(key, document)
+        result = yield from write_new_task(self._store, key, document)
         self._since = begun
         self._written = result.server_time
         return key
@@ -203,7 +204,7 @@ class Lease:
         Raises:
             LeaseExpiredError: It does not any more.
         """
-        passed = _inflight.boottime() - self._since
+        passed = _clock.boottime() - self._since
         if passed > _inflight.LEASE:
             raise self.expired(f"it was last renewed {passed:.0f} s ago") from cause
 

@@ -15,13 +15,14 @@ from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._documents import VERSION, Reader, is_number, parse_time, time_text
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
     FormatError,
     NotFoundError,
     PreconditionFailedError,
 )
-from kumo_crt.s3._objects import delete_many_task
+from kumo_crt.s3._deletions import delete_many_task
 
 HEALTH = "health/"
 # Of the times in ledgers.
@@ -276,7 +277,7 @@ def record_task(store: Store, new: Ledger, at: datetime, tool: str) -> Task[None
         terms = store.terms
         document = encode(new, terms.repository_id if terms is not None else "", tool)
         try:
-            yield from store.write_new(name, document)
+            yield from write_new_task(store, name, document)
         except PreconditionFailedError:
             if attempt == _ATTEMPTS:
                 raise

@@ -17,7 +17,6 @@ from kumo_crt.backup import _layout, _sealing
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
-from kumo_crt.s3._body import header_value
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 # Features of manifests: files may be parts of data objects; they are sealed; both, in an archive.
@@ -69,6 +68,8 @@ def new_config(
         ValueError: A setting is none that S3 has.
     """
     import uuid  # rarely needed, and slow to load
+
+    from kumo_crt.s3._body import header_value
 
     if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
         raise ValueError(f"storage_class {storage_class!r}: expected a name such as STANDARD_IA")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kumo_crt import _core
 from kumo_crt.backup import _sealing
-from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import SnapshotFile
+
+if TYPE_CHECKING:
+    from kumo_crt.backup._capture import CapturedFile
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SESSION = re.compile(r"[A-Z0-9]{20}")
@@ -93,6 +95,8 @@ def _sst_identity(file: CapturedFile, found: _core.SstProperties) -> str | None:
 
 
 def _ends(file: CapturedFile) -> str:
+    import hashlib  # loads OpenSSL, which little else needs
+
     digest = hashlib.sha256()
     with open(file.source, "rb", buffering=0) as opened:
         digest.update(os.pread(opened.fileno(), _HEAD, 0))
@@ -105,6 +109,8 @@ def _ends(file: CapturedFile) -> str:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content."""
+    import hashlib
+
     with open(path, "rb", buffering=0) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

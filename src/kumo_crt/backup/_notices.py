@@ -16,8 +16,9 @@ from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _documents, _inflight, _ledger
 from kumo_crt.backup._ledger import Damage
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
-from kumo_crt.s3._objects import delete_task
+from kumo_crt.s3._deletions import delete_task
 
 # What a notice tells. Services answer 500, and go on doing so, where they find their copy rotten.
 KINDS = ("missing", "size", "checksum", "unreadable")
@@ -124,7 +125,7 @@ def _replace(
     """In this order: what is still known must be readable at every moment."""
     if damaged:
         key = _inflight.notice_key(os.urandom(16).hex())
-        yield from store.write_new(key, encode(damaged, tool))
+        yield from write_new_task(store, key, encode(damaged, tool))
     yield Gather(
         (delete_task(store.context, store.bucket, store.location.key(key)) for key in old),
         _AT_ONCE,

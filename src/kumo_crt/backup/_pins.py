@@ -9,13 +9,15 @@ from kumo_crt._engine import Task
 from kumo_crt.backup import _documents, _inflight, _layout
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
     NotFoundError,
     PreconditionFailedError,
     RepositoryError,
     RepositoryLockedError,
 )
-from kumo_crt.s3._objects import delete_task, head_task
+from kumo_crt.s3._deletions import delete_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._results import ObjectInfo
 
 PINS = "pins/"
@@ -69,7 +71,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
     }
     content = json.dumps(document, indent=1).encode() + b"\n"
     try:
-        yield from store.write_new(pin_key(snapshot_id), content)
+        yield from write_new_task(store, pin_key(snapshot_id), content)
     except PreconditionFailedError:
         return  # it is pinned already
     # After the pin was written: a deletion that does not see it is seen here.

@@ -6,12 +6,11 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt.backup._capture import database_lock
+from kumo_crt.backup._lock import database_lock
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
 # What file systems keep for themselves: a restore must not fill the last byte.
@@ -111,6 +110,13 @@ def _locked(work: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def remove_tree(path: Path) -> None:
+    """Removes a directory with all that is in it."""
+    import shutil  # rarely needed, and slow to load
+
+    shutil.rmtree(path)
+
+
 def sync(path: Path) -> None:
     """Brings a file or directory to the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -136,7 +142,7 @@ def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
     with database_lock(target):
         old = _exchange(work, target)
     sync(target.parent)
-    shutil.rmtree(old)
+    remove_tree(old)
 
 
 def _exchange(work: Path, target: Path) -> Path:
@@ -173,7 +179,7 @@ def remove_abandoned(target: Path) -> None:
     for kind in (_WORK, _REPLACED):
         for path in _left(target, kind):
             with contextlib.suppress(OSError, RepositoryLockedError), _locked(path):
-                shutil.rmtree(path)
+                remove_tree(path)
 
 
 def _left(target: Path, kind: str) -> list[Path]:

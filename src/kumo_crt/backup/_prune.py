@@ -24,15 +24,17 @@ from kumo_crt.backup import (
     _retention,
 )
 from kumo_crt.backup._census import Census, Mark
-from kumo_crt.backup._inflight import LeaseState, ServiceClock
+from kumo_crt.backup._clock import ServiceClock
+from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._prune_report import PruneReport
 from kumo_crt.backup._retention import Candidate, KeepRules
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._sweep import Sweeper, batches
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import FormatError, RepositoryLockedError, S3Error
 from kumo_crt.s3._bucket import configuration_task
-from kumo_crt.s3._objects import DELETE_BATCH
+from kumo_crt.s3._deletions import DELETE_BATCH
 from kumo_crt.s3._results import ObjectInfo
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -286,7 +288,7 @@ class _Prune:
         hashes = sorted({_inflight.object_hash(item.key) for item in found.unmarked})
         for portion in batches(hashes, _MARK_SIZE):
             key = f"{_census.MARKS}{_layout.new_snapshot_id(self._clock.now(), None)}.json"
-            result = yield from self._store.write_new(key, _census.encode_mark(portion))
+            result = yield from write_new_task(self._store, key, _census.encode_mark(portion))
             written = result.server_time or self._clock.now()
             # One second more: times of listings are rounded.
             found.until = written + _inflight.grace() + timedelta(seconds=1)

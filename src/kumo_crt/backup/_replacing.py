@@ -37,10 +37,9 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._body import FileSource, MemorySource, ProducedSource, Source
 from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._get import Discard
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._head import HeadResult, head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
-from kumo_crt.s3._results import HeadResult
 
 QUARANTINE = "quarantine/"
 _log = logging.getLogger("kumo_crt.backup")

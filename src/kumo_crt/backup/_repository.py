@@ -11,7 +11,6 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup import _pins
 from kumo_crt.backup._base import OnDamage
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._keeping import Keeping
@@ -157,8 +156,10 @@ class Repository(Care, Keeping):
         Raises:
             SnapshotNotFoundError: There is none of this id, or none at all.
         """
+        from kumo_crt.backup._pins import is_pinned
+
         found = self._snapshot(snapshot_id)
-        pinned = self._run(_pins.is_pinned(self._store(), found.id))
+        pinned = self._run(is_pinned(self._store(), found.id))
         return replace(found, pinned=pinned)
 
     def restore(

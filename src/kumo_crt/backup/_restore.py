@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _delta, _families, _names, _place, _ranges, _thaw
+from kumo_crt.backup import _families, _place, _ranges
 from kumo_crt.backup._families import Selection
 from kumo_crt.backup._fetch import DamagedError
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
@@ -107,6 +106,8 @@ def restore(plan: RestorePlan) -> RestoreReport:
     _place.check_target(target, plan.overwrite or plan.delta)
     replaces = plan.delta and target.is_dir() and _place.holds_database(target)
     if replaces and not plan.overwrite:
+        from kumo_crt.backup import _delta
+
         _delta.check_same_database(target, plan.snapshot)
     if plan.dry_run:
         return _dry_run(plan, replaces)
@@ -154,7 +155,11 @@ def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
                 raise _explained(plan, damage) from damage
         files = selection.files
     total = sum(file.size for file in files)
-    reused = _delta.likely_bytes(plan.target, files) if replaces else 0
+    reused = 0
+    if replaces:
+        from kumo_crt.backup import _delta
+
+        reused = _delta.likely_bytes(plan.target, files)
     _place.check_space(plan.target.parent, total - reused)
     return RestoreReport(
         snapshot=plan.snapshot.id,
@@ -195,6 +200,8 @@ def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
     work.files = tuple(files)
     work.kept = _keep_good(work)
     if replaces:
+        from kumo_crt.backup import _delta  # loads what captures, which other restores do not need
+
         wanted = [file for file in work.files if file.path not in work.kept]
         work.reused = _delta.link_matching(
             plan.target, work.directory, wanted, work.pool, plan.store.key
@@ -230,8 +237,12 @@ def _keep_good(work: _Work) -> set[str]:
             candidates.append(path)
         elif path.name != _WHOLE_MANIFEST or work.selection is None:
             _remove(path)
+    if not candidates:
+        return set()
+    from kumo_crt.backup._names import crc32c_of
+
     kept = set()
-    for path, crc in zip(candidates, work.pool.map(_names.crc32c_of, candidates), strict=True):
+    for path, crc in zip(candidates, work.pool.map(crc32c_of, candidates), strict=True):
         if crc == wanted[path.name].crc32c:
             kept.add(path.name)
         else:
@@ -241,7 +252,7 @@ def _keep_good(work: _Work) -> set[str]:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        _place.remove_tree(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -318,6 +329,8 @@ def _rewrite(work: _Work, selection: Selection) -> None:
 def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
     """The error to raise for an object that could not be had."""
     if damage.kind == "archived":
+        from kumo_crt.backup import _thaw  # rarely needed, and slow to load
+
         return plan.run(_thaw.archived_error_task(plan.store, plan.snapshot))
     if damage.kind == "missing":
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +53,8 @@ def seal_document(key: Key, document: bytes) -> bytes:
 
 def is_sealed_document(key: Key, document: bytes | memoryview) -> bool:
     """Whether a manifest was made with this key, and has not been changed."""
+    import hmac  # loads OpenSSL, which little else needs
+
     view = memoryview(document)
     length = len(_SEAL) + _DIGITS + len(_END)
     content, end = view[:-length], bytes(view[-length:])

@@ -27,10 +27,9 @@ from kumo_crt.exceptions import (
 )
 from kumo_crt.s3._body import FileSource, MemorySource
 from kumo_crt.s3._get import Discard, GetOptions, get_task
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._put import put_task
-from kumo_crt.s3._putting import PutOptions
-from kumo_crt.s3._results import PutResult
+from kumo_crt.s3._putting import PutOptions, PutResult
 
 # Below this, sending an object that may be there already costs less than asking first.
 _ASK_FIRST = 1 << 20

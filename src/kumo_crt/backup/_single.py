@@ -15,8 +15,7 @@ from kumo_crt.backup._sending import Sender, Sent, send_task
 from kumo_crt.backup._store import Store
 from kumo_crt.s3._body import ProducedSource
 from kumo_crt.s3._put import put_task
-from kumo_crt.s3._putting import PutOptions
-from kumo_crt.s3._results import PutResult
+from kumo_crt.s3._putting import PutOptions, PutResult
 
 
 def archive_of(capture: Capture, names: Mapping[str, str], key: Key | None) -> Archive:

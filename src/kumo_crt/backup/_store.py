@@ -12,13 +12,10 @@ from kumo_crt.backup._key import Key
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
-from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import GetOptions, TooLargeError, get_task
 from kumo_crt.s3._objects import list_page_task
-from kumo_crt.s3._put import put_task
-from kumo_crt.s3._putting import PutOptions
-from kumo_crt.s3._results import ObjectInfo, PutResult
+from kumo_crt.s3._results import ObjectInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +71,6 @@ class Store:
             problem = _documents.too_large(error.size)
             raise FormatError(f"{self.url(relative)}: {problem}") from None
         return memoryview(found.body or b""), found.server_time or datetime.now(UTC)
-
-    def write_new(self, relative: str, document: bytes) -> Task[PutResult]:
-        """Writes a document that must not exist yet."""
-        options = PutOptions(
-            checksum=True,
-            headers={"Content-Type": "application/json", **self.document_headers()},
-            if_match=None,
-            if_none_match="*",
-        )
-        key = self.location.key(relative)
-        return (
-            yield from put_task(self.context, self.bucket, key, MemorySource(document), options)
-        )
 
     def list_page(
         self, relative: str, start_after: str | None = None, token: str | None = None

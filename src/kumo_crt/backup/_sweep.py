@@ -10,13 +10,16 @@ from typing import TypeVar
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _inflight, _layout
 from kumo_crt.backup._census import Census
-from kumo_crt.backup._inflight import Protection, ServiceClock
+from kumo_crt.backup._clock import ServiceClock
+from kumo_crt.backup._inflight import Protection
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import AccessDeniedError, NotFoundError
 from kumo_crt.s3 import _listings
-from kumo_crt.s3._objects import DELETE_BATCH, delete_batch_task, delete_error, head_task
-from kumo_crt.s3._results import DeleteFailure, ObjectInfo, UploadInfo, VersionInfo
+from kumo_crt.s3._deletions import DELETE_BATCH, DeleteFailure, delete_batch_task, delete_error
+from kumo_crt.s3._head import head_task
+from kumo_crt.s3._listings import UploadInfo, VersionInfo
+from kumo_crt.s3._results import ObjectInfo
 
 T = TypeVar("T")
 # Objects of one sweep: they are rescanned for just before they are deleted.

@@ -12,8 +12,7 @@ from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ArchivedError, NotFoundError
 from kumo_crt.s3._bucket import restore_object_task
-from kumo_crt.s3._objects import head_task
-from kumo_crt.s3._results import HeadResult
+from kumo_crt.s3._head import HeadResult, head_task
 
 TIERS = ("Standard", "Bulk", "Expedited")
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")

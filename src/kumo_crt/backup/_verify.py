@@ -28,7 +28,7 @@ from kumo_crt.exceptions import (
     NotFoundError,
     SnapshotNotFoundError,
 )
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._head import head_task
 
 LEVELS = ("quick", "stored", "full", "restore")
 ALL = "all"

@@ -18,7 +18,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import Discard
-from kumo_crt.s3._objects import head_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._retry import Retries
 
 # A job is about as many bytes or objects: enough to be worth its own connections.

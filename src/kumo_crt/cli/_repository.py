@@ -11,9 +11,6 @@ from typing import Any
 
 import kumo_crt
 from kumo_crt.backup import Snapshot, SnapshotFile
-from kumo_crt.backup._capture import capture, directory_of
-from kumo_crt.backup._names import object_name
-from kumo_crt.backup._single import archive_of
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
@@ -73,6 +70,10 @@ def open_repository(
 
 def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
     """What a backup to a repository that does not exist yet would be."""
+    from kumo_crt.backup._capture import capture  # restores do not need it
+    from kumo_crt.backup._names import object_name
+    from kumo_crt.backup._single import archive_of
+
     with capture(args.db, live=True, data_paths=args.data_path) as taken:
         total = uploaded = sum(file.size for file in taken.files)
         if args.single_object:
@@ -98,6 +99,8 @@ def backup(args: argparse.Namespace, output: Output) -> int:
     """Backs up a database directory."""
     begun = time.monotonic()
     if args.create:
+        from kumo_crt.backup._capture import directory_of  # restores do not need it
+
         directory_of(args.db)  # a word misspelt is not to leave a repository behind
     try:
         with (

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kumo_crt._engine import Blocking, Gather, Meter, Task
-from kumo_crt.backup._capture import database_lock, is_open_database, is_raw
+from kumo_crt.backup._capture import is_open_database, is_raw
 from kumo_crt.backup._fetch import DamagedError, fetch_task
+from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._room import no_room
 from kumo_crt.backup._store import Store

@@ -12,13 +12,14 @@ from typing import Any
 
 from kumo_crt._engine import Blocking, First, Gather, Meter, Task, Throttle
 from kumo_crt.backup._store import Store
+from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import PreconditionFailedError, RepositoryError
 from kumo_crt.export import _manifest
 from kumo_crt.export._files import Written, write_next
 from kumo_crt.export._results import ExportedFile, ExportInfo
 from kumo_crt.export._source import Entry
 from kumo_crt.s3._body import FileSource
-from kumo_crt.s3._objects import delete_many_task
+from kumo_crt.s3._deletions import delete_many_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 
@@ -66,7 +67,7 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
         document = _manifest.encode(info, plan.tool)
         _manifest.decode(document, plan.store.url(_manifest.KEY), info.url)
         try:
-            yield from plan.store.write_new(_manifest.KEY, document)
+            yield from write_new_task(plan.store, _manifest.KEY, document)
         except PreconditionFailedError:
             raise _taken(plan.store) from None
     except GeneratorExit:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("crc32c", "crc32", "crc64nvme", "sha1", "sha256")
 ATTEMPT = "kumo-attempt"
+SSE = "x-amz-server-side-encryption"
+SSE_KEY = "x-amz-server-side-encryption-aws-kms-key-id"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CODES_BY_STATUS = {
     301: "PermanentRedirect",

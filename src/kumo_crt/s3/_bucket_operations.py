@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _bucket, _listings, _objects
+from kumo_crt.s3 import _bucket, _objects
 from kumo_crt.s3._context import Context, check_names
-from kumo_crt.s3._results import ObjectInfo, UploadInfo, VersionInfo
+from kumo_crt.s3._results import ObjectInfo
+
+if TYPE_CHECKING:
+    from kumo_crt.s3._listings import UploadInfo, VersionInfo
 
 T = TypeVar("T")
 # From where to go on (None: from the start) to a task that finds a page and where that ends.
@@ -41,8 +44,10 @@ def list_object_versions(ctx: Context, bucket: str, prefix: str = "") -> Pages[V
         bucket: Bucket.
         prefix: Only keys that begin so.
     """
+    from kumo_crt.s3._listings import list_versions_page_task
+
     check_names(bucket)
-    return lambda marker: _listings.list_versions_page_task(ctx, bucket, prefix, marker)
+    return lambda marker: list_versions_page_task(ctx, bucket, prefix, marker)
 
 
 def list_multipart_uploads(ctx: Context, bucket: str, prefix: str = "") -> Pages[UploadInfo]:
@@ -52,8 +57,10 @@ def list_multipart_uploads(ctx: Context, bucket: str, prefix: str = "") -> Pages
         bucket: Bucket.
         prefix: Only keys that begin so.
     """
+    from kumo_crt.s3._listings import list_uploads_page_task
+
     check_names(bucket)
-    return lambda marker: _listings.list_uploads_page_task(ctx, bucket, prefix, marker)
+    return lambda marker: list_uploads_page_task(ctx, bucket, prefix, marker)
 
 
 def abort_multipart_upload(ctx: Context, bucket: str, key: str, upload_id: str) -> Task[None]:
@@ -64,8 +71,10 @@ def abort_multipart_upload(ctx: Context, bucket: str, key: str, upload_id: str) 
         key: Key.
         upload_id: See `UploadInfo`.
     """
+    from kumo_crt.s3._listings import abort_upload_task
+
     check_names(bucket, key)
-    return _listings.abort_upload_task(ctx, bucket, key, upload_id)
+    return abort_upload_task(ctx, bucket, key, upload_id)
 
 
 def create_bucket(ctx: Context, bucket: str, *, object_lock: bool = False) -> Task[None]:

@@ -13,6 +13,8 @@ from kumo_crt._config import MIB
 from kumo_crt._engine import Cancelled, Gather, Meter, Task
 from kumo_crt.exceptions import AccessDeniedError, ChecksumMismatchError, S3Error
 from kumo_crt.s3._answers import (
+    SSE,
+    SSE_KEY,
     Headers,
     decode_crc32c,
     encode_crc32c,
@@ -23,10 +25,10 @@ from kumo_crt.s3._answers import (
 )
 from kumo_crt.s3._body import object_headers, tagging
 from kumo_crt.s3._context import Context
+from kumo_crt.s3._head import HeadResult, head_task
 from kumo_crt.s3._listings import abort_upload_task
 from kumo_crt.s3._multipart import part_size_for
-from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
-from kumo_crt.s3._results import HeadResult, PutResult
+from kumo_crt.s3._putting import PutResult
 from kumo_crt.s3._xml import escape
 
 MAX_SINGLE_COPY = 5 * 1024**3

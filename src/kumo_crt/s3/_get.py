@@ -17,9 +17,16 @@ from kumo_crt.exceptions import (
     PreconditionFailedError,
     TransportError,
 )
-from kumo_crt.s3._answers import Headers, decode_crc32c, public_checksums, quoted, raise_for
+from kumo_crt.s3._answers import (
+    SSE,
+    SSE_KEY,
+    Headers,
+    decode_crc32c,
+    public_checksums,
+    quoted,
+    raise_for,
+)
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
 from kumo_crt.s3._results import GetResult
 from kumo_crt.s3._validate import compare, composite_task, full_task
 
@@ -363,6 +370,8 @@ def _validate(
     version = options.version_id or answer.get("x-amz-version-id")
     version = version if version != "null" else None
     if first.response.status != 200:
+        from kumo_crt.s3._head import head_task  # takes long to load
+
         found = yield from head_task(download.ctx, download.bucket, download.key, version)
         if found.etag != answer.etag or found.size != first.length:
             raise _replaced(what)

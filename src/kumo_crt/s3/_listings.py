@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
@@ -10,10 +12,51 @@ from kumo_crt._engine import Task
 from kumo_crt.exceptions import NotFoundError, S3Error
 from kumo_crt.s3._answers import iso_time, parse_xml, raise_for, text_of
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._results import UploadInfo, VersionInfo
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of an object, or a delete marker, in a listing of versions.
+
+    Attributes:
+        key: Key.
+        version_id: Version; ``"null"`` of what was written without versioning.
+        size: Bytes; 0 of a delete marker.
+        etag: ETag, without quotes; empty of a delete marker.
+        last_modified: Time of the write, or of the deletion.
+        is_latest: Whether this is what is read without naming a version.
+        is_delete_marker: Whether this says that the object was deleted.
+        storage_class: Storage class; None where the service does not say.
+    """
+
+    key: str
+    version_id: str
+    size: int
+    etag: str
+    last_modified: datetime | None
+    is_latest: bool
+    is_delete_marker: bool
+    storage_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """A multipart upload that was neither completed nor aborted.
+
+    Attributes:
+        key: Key of the object that it was to become.
+        upload_id: Its id, for `S3Client.abort_multipart_upload`.
+        initiated: When it began.
+        storage_class: Storage class of its parts; None where the service does not say.
+    """
+
+    key: str
+    upload_id: str
+    initiated: datetime | None
+    storage_class: str | None = None
 
 
 class Marker(NamedTuple):

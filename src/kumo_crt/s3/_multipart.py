@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Callable, Generator, Iterable
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias, cast
 
+from kumo_crt import _core
 from kumo_crt._config import MAX_PARTS, MIB
 from kumo_crt._engine import (
     Cancelled,
@@ -36,22 +38,45 @@ from kumo_crt.s3._answers import (
 )
 from kumo_crt.s3._body import conditions
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._putting import PutOptions, already_ours, confirm, result_of
-from kumo_crt.s3._results import PutResult
-from kumo_crt.s3._resume import Begun, Part, combined
+from kumo_crt.s3._putting import PutOptions, PutResult, already_ours, confirm, result_of
 from kumo_crt.s3._xml import escape
-
-if TYPE_CHECKING:
-    from kumo_crt import _core
 
 # What makes up the parts of an upload: bodies (see `Call`) with the room in memory that they take.
 Pieces: TypeAlias = Generator[tuple[object, Reservation] | First, Any, None]
+
+
+class Part(NamedTuple):
+    """A part that the service has."""
+
+    number: int
+    size: int
+    crc: int
+    etag: str
+
+
+class Begun(NamedTuple):
+    """An upload to go on with.
+
+    Attributes:
+        upload_id: Its id.
+        part_size: Of all parts but the last.
+        parts: What of it is there and the same as the body, by number.
+    """
+
+    upload_id: str
+    part_size: int
+    parts: dict[int, Part]
 
 
 def part_size_for(size: int, wanted: int) -> int:
     """A part size that needs at most 10,000 parts, in whole MiB where it has to grow."""
     least = -(-size // MAX_PARTS)
     return wanted if wanted >= least else -(-least // MIB) * MIB
+
+
+def combined(parts: Iterable[Part]) -> int:
+    """CRC32C of an object, from those of its parts."""
+    return reduce(lambda crc, part: _core.crc32c_combine(crc, part.crc, part.size), parts, 0)
 
 
 def _create(

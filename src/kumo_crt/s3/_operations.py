@@ -10,12 +10,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from kumo_crt._engine import Task
-from kumo_crt.s3 import _body, _copy, _get, _objects, _put, _putting
+from kumo_crt.s3 import _get
 from kumo_crt.s3._context import Context, check_names
-from kumo_crt.s3._results import DeleteResult, GetResult, HeadResult, PutResult
+from kumo_crt.s3._results import GetResult
+
+if TYPE_CHECKING:
+    from kumo_crt.s3._deletions import DeleteResult
+    from kumo_crt.s3._head import HeadResult
+    from kumo_crt.s3._putting import PutOptions, PutResult
+
+# What one operation alone needs is loaded by it: a program that only reads does not pay for more.
 
 Progress: TypeAlias = Callable[[int, int], object]
 
@@ -80,9 +87,13 @@ def put_object(
         S3Error: The service refused; see its subclasses.
         TransportError: There was no answer, after every retry.
     """
+    from kumo_crt.s3._body import MemorySource, object_headers
+    from kumo_crt.s3._put import put_task
+    from kumo_crt.s3._putting import PutOptions
+
     check_names(bucket, key)
     _check_conditions(checksum, if_none_match)
-    headers = _body.object_headers(
+    headers = object_headers(
         metadata,
         lock_mode=lock_mode,
         retain_until=retain_until,
@@ -100,7 +111,7 @@ def put_object(
     if checksum is not None and (lock_mode is not None or legal_hold is not None):
         # The checksum is what Object Lock asks for; some services look for its announcement.
         headers["x-amz-sdk-checksum-algorithm"] = checksum
-    options = _putting.PutOptions(
+    options = PutOptions(
         checksum=checksum is not None,
         headers=headers,
         if_match=if_match,
@@ -111,7 +122,7 @@ def put_object(
         return _put_path(ctx, bucket, key, body, options)
     if hasattr(body, "read"):
         return _put_file(ctx, bucket, key, cast("BinaryIO", body), options)
-    return _put.put_task(ctx, bucket, key, _body.MemorySource(body), options)
+    return put_task(ctx, bucket, key, MemorySource(body), options)
 
 
 def _put_path(
@@ -119,20 +130,23 @@ def _put_path(
     bucket: str,
     key: str,
     path: str | os.PathLike[str],
-    options: _putting.PutOptions,
+    options: PutOptions,
 ) -> Task[PutResult]:
     with open(path, "rb", buffering=0) as file:
         return (yield from _put_file(ctx, bucket, key, cast("BinaryIO", file), options))
 
 
 def _put_file(
-    ctx: Context, bucket: str, key: str, file: BinaryIO, options: _putting.PutOptions
+    ctx: Context, bucket: str, key: str, file: BinaryIO, options: PutOptions
 ) -> Task[PutResult]:
-    opened = _body.regular_file(file)
+    from kumo_crt.s3._body import FileSource, regular_file
+    from kumo_crt.s3._put import put_task, stream_task
+
+    opened = regular_file(file)
     if opened is None:
-        return (yield from _put.stream_task(ctx, bucket, key, file, options))
-    source = _body.FileSource(*opened)
-    result = yield from _put.put_task(ctx, bucket, key, source, options)
+        return (yield from stream_task(ctx, bucket, key, file, options))
+    source = FileSource(*opened)
+    result = yield from put_task(ctx, bucket, key, source, options)
     file.seek(opened[1] + source.size)
     return result
 
@@ -185,8 +199,10 @@ def head_object(
     Raises:
         NotFoundError: No such object.
     """
+    from kumo_crt.s3._head import head_task
+
     check_names(bucket, key)
-    return _objects.head_task(ctx, bucket, key, version_id)
+    return head_task(ctx, bucket, key, version_id)
 
 
 def copy_object(
@@ -256,6 +272,9 @@ def copy_object(
         PreconditionFailedError: A condition did not hold, or the source was replaced.
         ChecksumMismatchError: The copy has another CRC32C than the source.
     """
+    from kumo_crt.s3._body import conditions, object_headers
+    from kumo_crt.s3._copy import CopyOptions, copy_object_task
+
     check_names(src_bucket, src_key)
     check_names(bucket, key)
     _check_conditions(checksum, if_none_match)
@@ -266,8 +285,8 @@ def copy_object(
         "content_encoding": content_encoding,
         "content_language": content_language,
     }
-    options = _copy.CopyOptions(
-        headers=_body.object_headers(
+    options = CopyOptions(
+        headers=object_headers(
             metadata,
             lock_mode=lock_mode,
             retain_until=retain_until,
@@ -279,10 +298,10 @@ def copy_object(
             **properties,
         ),
         checksum=checksum is not None,
-        conditions=_body.conditions(if_match, if_none_match),
+        conditions=conditions(if_match, if_none_match),
         progress=progress,
     )
-    return _copy.copy_object_task(
+    return copy_object_task(
         ctx,
         (src_bucket, src_key),
         (bucket, key),
@@ -315,8 +334,10 @@ def delete_object(
     Returns:
         The deleted version, or the delete marker that was made in a versioned bucket.
     """
+    from kumo_crt.s3._deletions import delete_task
+
     check_names(bucket, key)
-    return _objects.delete_task(
+    return delete_task(
         ctx, bucket, key, version_id, if_match=if_match, bypass_governance=bypass_governance
     )
 
@@ -343,11 +364,13 @@ def delete_objects(
     Raises:
         S3Error: Some were not deleted; the message names the first. The others were.
     """
+    from kumo_crt.s3._deletions import delete_objects_task
+
     check_names(bucket)
     if isinstance(keys, str):
         raise TypeError("keys: expected many keys, not one; see delete_object")
     objects = ((key, None) if isinstance(key, str) else key for key in keys)
-    return _objects.delete_objects_task(
+    return delete_objects_task(
         ctx, bucket, objects, check=check, bypass_governance=bypass_governance
     )
 

@@ -42,10 +42,8 @@ from kumo_crt.s3._body import (
     take_task,
 )
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._multipart import Pieces, multipart_task, part_size_for
-from kumo_crt.s3._putting import PutOptions, already_ours, confirm, result_of
-from kumo_crt.s3._results import PutResult
-from kumo_crt.s3._resume import Begun, Part, resume_task, whole_crc32c_task
+from kumo_crt.s3._multipart import Begun, Part, Pieces, multipart_task, part_size_for
+from kumo_crt.s3._putting import PutOptions, PutResult, already_ours, confirm, result_of
 from kumo_crt.s3._trailers import confirmed
 
 MAX_SINGLE_PUT = 5 * 1000**3
@@ -117,6 +115,8 @@ def _single(
         raise_for(response, what, ctx.endpoint(bucket))
     except PreconditionFailedError:
         if trailing:  # refused, maybe before all was sent
+            from kumo_crt.s3._resume import whole_crc32c_task  # rarely needed
+
             crc = yield from whole_crc32c_task(source)
         ours = yield from already_ours(ctx, bucket, key, source.size, crc, attempt)
         if ours is None:
@@ -139,6 +139,8 @@ def _multipart(
 ) -> Task[PutResult]:
     if options.resume is None:
         return (yield from _in_parts(ctx, bucket, key, source, options, meter, None))
+    from kumo_crt.s3._resume import resume_task, whole_crc32c_task  # by those who may resume
+
     begun: Begun | None = None
     if options.resume:
         wanted = part_size_for(source.size, ctx.settings.part_size)

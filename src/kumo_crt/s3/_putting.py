@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from kumo_crt._engine import Meter, Task, Throttle
 from kumo_crt.exceptions import ChecksumMismatchError, NotFoundError
-from kumo_crt.s3._answers import Headers, decode_crc32c
+from kumo_crt.s3._answers import SSE, SSE_KEY, Headers, decode_crc32c
 from kumo_crt.s3._context import Context
-from kumo_crt.s3._objects import SSE, SSE_KEY, head_task
-from kumo_crt.s3._results import PutResult
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """An object that was stored.
+
+    Attributes:
+        etag: ETag, without quotes.
+        version_id: Version in a versioned bucket.
+        checksum_crc32c: CRC32C of the whole object, as sent and confirmed by the service where it
+            says so; None if the checksum was turned off.
+        size: Bytes.
+        parts: Parts of a multipart upload or copy; 0 for a single request.
+        server_time: The service's clock when it answered.
+        sse: Encryption that the service says it used.
+        kms_key_id: KMS key that it used.
+    """
+
+    etag: str
+    version_id: str | None
+    checksum_crc32c: int | None
+    size: int
+    parts: int = 0
+    server_time: datetime | None = None
+    sse: str | None = None
+    kms_key_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +89,8 @@ def already_ours(
     """Whether a refused write had in truth succeeded before, when its answer was lost."""
     if attempt is None and crc is None:
         return None
+    from kumo_crt.s3._head import head_task  # rarely needed
+
     try:
         found = yield from head_task(ctx, bucket, key)
     except NotFoundError:

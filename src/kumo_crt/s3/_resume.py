@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 from kumo_crt import _core
@@ -20,35 +20,13 @@ from kumo_crt.s3._answers import decode_crc32c, parse_xml, raise_for, text_of
 from kumo_crt.s3._body import ProducedSource, Source, prepare_task
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._listings import abort_upload_task
+from kumo_crt.s3._multipart import Begun, Part
 
 _BLOCK = 1 * MIB
 _MD5_DIGITS = 32
 # So much is read until others get their turn.
 _STEP = 64 * MIB
 _log = logging.getLogger("kumo_crt.s3")
-
-
-class Part(NamedTuple):
-    """A part that the service has."""
-
-    number: int
-    size: int
-    crc: int
-    etag: str
-
-
-class Begun(NamedTuple):
-    """An upload to go on with.
-
-    Attributes:
-        upload_id: Its id.
-        part_size: Of all parts but the last.
-        parts: What of it is there and the same as the body, by number.
-    """
-
-    upload_id: str
-    part_size: int
-    parts: dict[int, Part]
 
 
 class _Listed(NamedTuple):
@@ -208,8 +186,3 @@ def whole_crc32c_task(source: Source) -> Task[int]:
         crc = _core.crc32c_combine(crc, digests[0], size)
         yield Sleep(0)
     return crc
-
-
-def combined(parts: Iterable[Part]) -> int:
-    """CRC32C of an object, from those of its parts."""
-    return reduce(lambda crc, part: _core.crc32c_combine(crc, part.crc, part.size), parts, 0)

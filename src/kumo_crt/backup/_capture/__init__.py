@@ -1,6 +1,5 @@
 """Takes hold of a consistent state of a database, as files that will not change."""
 
-from kumo_crt.backup._capture._lock import database_lock
 from kumo_crt.backup._capture._source import (
     capture,
     compact,
@@ -16,7 +15,6 @@ __all__ = [
     "CapturedFile",
     "capture",
     "compact",
-    "database_lock",
     "directory_of",
     "identity_file",
     "is_open_database",

@@ -12,12 +12,12 @@ from typing import Any, TypeGuard
 
 from kumo_crt.backup._capture._cost import compact_closed, compact_open, families_of
 from kumo_crt.backup._capture._live import capture_live
-from kumo_crt.backup._capture._lock import database_lock, open_here
 from kumo_crt.backup._capture._mend import mended
 from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NO_LINKS, Workplace
+from kumo_crt.backup._lock import database_lock, open_here
 from kumo_crt.backup._room import no_room, room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
