@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt.backup import _doctor
+from kumo_crt.backup._findings import Findings
 from tests.backup.conftest import Make
 from tests.backup.helpers import (
     PREFIX,
@@ -120,6 +122,28 @@ def test_permissions_one_by_one(
             left = keys(boto, bucket, "data/00/kumo-doctor-")
             assert left
             assert all(key in item.message for key in left)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kumo_crt.AccessDeniedError("AccessDenied", 403, "no"),
+        kumo_crt.S3Error("InternalError", 500, "we are ill"),
+        kumo_crt.TransportError("no answer"),
+    ],
+)
+def test_a_check_that_fails_says_what_to_do(error: kumo_crt.KumoError) -> None:
+    def check(*, fails: bool = True) -> Generator[Any, Any, None]:
+        if fails:
+            raise error
+        yield
+
+    findings = Findings()
+    for _ in findings.tried("a check", check()):
+        pass
+    (finding,) = findings.all
+    assert finding.severity == "error"
+    assert finding.fix
 
 
 # -- the way there --------------------------------------------------------------------------------

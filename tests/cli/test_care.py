@@ -225,6 +225,10 @@ def test_how_objects_are_stored(kumo: Run, boto: Any, bucket: str, database: Pat
     listed = boto.list_objects_v2(Bucket=bucket)["Contents"]
     assert {item["StorageClass"] for item in listed if ".sst" in item["Key"]} == {"STANDARD_IA"}
     assert {item["StorageClass"] for item in listed if ".json" in item["Key"]} == {"STANDARD"}
+    # It stays like that, and nobody is left to believe otherwise.
+    assert kumo(*line, "AES256").code == 0
+    kumo(*line, "aws:kms").failed(1, "--sse AES256", "cannot be changed to aws:kms")
+    kumo("backup", database, url, "--kms-key-id", "x").failed(2, "--kms-key-id goes with --create")
 
 
 @pytest.mark.servers("moto")

@@ -7,6 +7,7 @@ from kumo_crt.backup._reports import Finding
 from kumo_crt.exceptions import AccessDeniedError, KumoError, S3Error
 
 OK, INFO, WARNING, ERROR = SEVERITIES = ("ok", "info", "warning", "error")
+_TROUBLE = "mend what the service answers, or wait until it is well, and run this once more"
 # What services answer that do not know a request.
 _UNKNOWN = ("NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "InvalidRequest")
 
@@ -46,7 +47,7 @@ class Findings:
         try:
             yield from task
         except AccessDeniedError as error:
-            fix = f"allow {permission} to these credentials" if permission else ""
+            fix = f"allow {permission or 'this'} to these credentials"
             message = f"not permitted: {error.code}"
             if what_for:
                 message += f"; without it {what_for}"
@@ -56,9 +57,9 @@ class Findings:
             if error.code in _UNKNOWN or error.status in (405, 501):
                 self.add(INFO, check, f"the service does not know this request ({error.code})")
             else:
-                self.add(severity, check, str(error))
+                self.add(severity, check, str(error), _TROUBLE)
             return False
         except KumoError as error:
-            self.add(severity, check, str(error))
+            self.add(severity, check, str(error), _TROUBLE)
             return False
         return True

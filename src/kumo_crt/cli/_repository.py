@@ -14,6 +14,7 @@ from kumo_crt.backup import Snapshot, SnapshotFile
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
+from kumo_crt.cli._errors import CommandError, UsageError
 from kumo_crt.cli._keys import key_of
 from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
@@ -95,6 +96,26 @@ def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
         )
 
 
+# How objects are stored is said once, when a repository is created.
+_TERMS = ("storage_class", "sse", "kms_key_id")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_terms(args: argparse.Namespace, repository: kumo_crt.Repository) -> None:
+    """Whether a repository that was there already is what is asked for."""
+    terms = repository._store().terms
+    for name in _TERMS:
+        wanted, there = getattr(args, name), getattr(terms, name)
+        if wanted not in (None, there):
+            raise CommandError(
+                f"{args.url}: exists already, with {_option(name)} {there or 'unset'}, and that "
+                f"cannot be changed to {wanted}: leave the option out, or create another repository"
+            )
+
+
 def backup(args: argparse.Namespace, output: Output) -> int:
     """Backs up a database directory."""
     begun = time.monotonic()
@@ -102,11 +123,14 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         from kumo_crt.backup._capture import directory_of  # restores do not need it
 
         directory_of(args.db)  # a word misspelt is not to leave a repository behind
+    elif asked := [option for option in _TERMS if getattr(args, option) is not None]:
+        raise UsageError(f"{_option(asked[0])} goes with --create: a repository keeps what it has")
     try:
         with (
             open_repository(args, output, create=args.create and not args.dry_run) as repository,
             progress.bar(output, "backup") as report,
         ):
+            _check_terms(args, repository)
             snapshot = repository.backup(
                 args.db,
                 live=True,

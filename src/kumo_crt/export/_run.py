@@ -100,7 +100,7 @@ def export(
     ):
         info = ExportInfo(
             url=url,
-            created_at=datetime.now(UTC),
+            created_at=datetime.now(UTC).replace(microsecond=0),  # as the manifest has it
             encoding=encoding,
             column_family=column_family,
             db_id=found.db_id,
