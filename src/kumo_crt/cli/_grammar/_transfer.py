@@ -22,7 +22,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     backup.add_argument(
         "--create",
         action="store_true",
-        help="create the repository if needed; with a key it is encrypted",
+        help="create the repository if needed, of this --environment; with a key it is encrypted",
     )
     backup.add_argument(
         "--storage-class", metavar="CLASS", help="with --create: of data, such as STANDARD_IA"
