@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
+from kumo_crt import _config
 from tests.support.data import content
 from tests.support.fake_s3 import Answer, Asked, FakeS3
 from tests.support.servers import S3Server
@@ -183,6 +184,47 @@ class TestCredentials:
         asked = _asked(fake, client)
         assert "authorization" not in asked.headers
         assert "x-amz-security-token" not in asked.headers
+
+
+NUMBERS: dict[str, int | float] = {
+    "part_size": 6 << 20,
+    "multipart_threshold": 20 << 20,
+    "memory_limit": 100 << 20,
+    "max_connections": 3,
+    "event_loops": 2,
+    "max_attempts": 7,
+    "connect_timeout": 1.5,
+    "request_timeout": 9.5,
+    "deadline": 12.5,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers(monkeypatch: Environment, name: str) -> None:
+    """An argument, else the environment, else a default."""
+
+    def value(**arguments: Any) -> int | float:
+        found: int | float = getattr(_config.resolve(**arguments), name)
+        return found
+
+    default, told = value(), NUMBERS[name]
+    if name == "max_attempts":
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "9")
+        assert value() == 9
+    monkeypatch.setenv(f"KUMO_CRT_{name.upper()}", str(told))
+    assert value() == told != default
+    assert value(**{name: told + 1}) == told + 1
+
+
+def test_where_the_ca_file_is_said(monkeypatch: Environment, home: Path, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("argument", "environment", "config")]
+    for file in files:
+        file.write_text("")
+    _aws_file(home, "config", f"[default]\nca_bundle = {files[2]}\n")
+    assert _config.resolve().ca_file == str(files[2])
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(files[1]))
+    assert _config.resolve().ca_file == str(files[1])
+    assert _config.resolve(ca_file=files[0]).ca_file == str(files[0])
 
 
 @pytest.mark.servers("seaweed-https")
