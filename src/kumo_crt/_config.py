@@ -37,7 +37,7 @@ ADDRESSING_STYLES = ("auto", "path", "virtual")
 N = TypeVar("N", int, float)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Settings:
     """What a client is made of. Secrets stay out of its repr."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -201,7 +200,7 @@ def test_damage_on_the_disk(
 def test_damage_on_the_disk_is_told_before_all_is_sent(tmp_path: Path) -> None:
     def recorded(file: CapturedFile) -> CapturedFile:
         crc = kumo_crt.crc32c(file.source.read_bytes())
-        return dataclasses.replace(file, checksum=crc ^ (file.number == 2))
+        return file._replace(checksum=crc ^ (file.number == 2))
 
     archive = _archive_of(tmp_path, [1000, 1000, 1000], recorded)
     archive.read(0, 2048)

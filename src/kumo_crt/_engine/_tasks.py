@@ -30,7 +30,7 @@ class Cancelled(BaseException):
     """Thrown into a task whose result nobody wants any more."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One native operation; see `_core.Client.submit` for the fields it passes on.
 
@@ -76,7 +76,7 @@ class Call:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Gather:
     """Tasks to run beside each other, at most ``limit`` at once, taken lazily.
 
@@ -87,7 +87,7 @@ class Gather:
     limit: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class First:
     """A task to run before the next one is taken, such as one that reads what that is to send.
 
@@ -97,21 +97,21 @@ class First:
     task: Task[Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Sleep:
     """Time in seconds after which the task goes on."""
 
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Blocking:
     """A function that may block for long: an event loop runs it in a thread of its executor."""
 
     function: Callable[[], Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Reserve:
     """Bytes of memory that are going to be used, once they fit in with those of other tasks."""
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _sealing
@@ -27,8 +27,7 @@ _TIME = 946_684_800
 _END = bytes(2 * BLOCK)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """What an archive is of.
 
     Attributes:
@@ -42,8 +41,7 @@ class Subject:
     column_families: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Something in an archive that is not padding."""
 
     start: int

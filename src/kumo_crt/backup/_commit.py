@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _inflight, _layout, _manifest, _notices
@@ -27,8 +27,7 @@ class FoundDamagedError(IntegrityError):
     """What a backup relies on was found damaged while it ran: another attempt sends it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reused:
+class Reused(NamedTuple):
     """A data object that was there before.
 
     Attributes:
@@ -108,8 +107,7 @@ def encode(store: Store, snapshot: Snapshot, config: _manifest.Config, tool: str
     return document
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """A snapshot that exists, and the service's time of that."""
 
     snapshot: Snapshot

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Task
@@ -23,8 +23,7 @@ from kumo_crt.exceptions import IntegrityError, RepositoryError
 _SECTION = re.compile(r'\[(?:CFOptions|TableOptions/\w+) "(.*)"\]')
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What a restore of some column families is made of.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from kumo_crt._engine import Gather, Meter, Reserve, Task
@@ -156,7 +155,7 @@ def get_object_task(
     """
     where = store.location.key(stored.key)
     if options.range is not None:
-        options = replace(options, object_size=stored.size)
+        options = options._replace(object_size=stored.size)
     try:
         return (yield from get_task(store.context, store.bucket, where, into, options))
     except NotFoundError:

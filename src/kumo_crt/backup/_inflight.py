@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _documents, _layout
@@ -60,8 +60,7 @@ def is_ours(key: str) -> bool:
     return any(pattern.fullmatch(key) is not None for pattern in (_KEY, _NOTICE))
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One object of a lease."""
 
     key: str
@@ -71,7 +70,7 @@ class Part:
     written: datetime | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class LeaseState:
     """A lease as a listing shows it."""
 
@@ -96,8 +95,7 @@ class LeaseState:
         return now - max(times) > timedelta(seconds=LEASE + MARGIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """What a part of a lease says."""
 
     objects: tuple[str, ...]
@@ -162,7 +160,7 @@ def hashes(reader: _documents.Reader) -> tuple[str, ...]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Listed:
     """What a listing shows: every lease, by its id, and the keys of notices."""
 
@@ -222,8 +220,7 @@ def _read(store: Store, part: Part) -> Task[Content | None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
+class Protection(NamedTuple):
     """What running backups may come to name.
 
     Attributes:

@@ -25,7 +25,7 @@ _NARROWEST = timedelta(minutes=1)
 _ENOUGH = 1000
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Known:
     """Data objects that manifests name.
 

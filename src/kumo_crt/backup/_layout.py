@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kumo_crt.exceptions import SnapshotNotFoundError
@@ -41,8 +41,7 @@ def no_snapshot(where: Location, snapshot_id: str) -> SnapshotNotFoundError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """Where a repository is: bucket, and prefix that is empty or ends with a slash."""
 
     bucket: str

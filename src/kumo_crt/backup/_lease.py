@@ -75,7 +75,7 @@ class Lease:
         self.kind = kind
         # It must not stand in a queue while its time runs out.
         ahead = replace(store.context, budget=None, urgent=True)
-        self._store = replace(store, context=ahead)
+        self._store = store._replace(context=ahead)
         self._is_apart = False
         self._what = what
         self._consequence = consequence
@@ -158,7 +158,7 @@ class Lease:
         """Renews the lease; a renewal before this one is deleted."""
         if not self._is_apart:
             context = _own_connection(self._store.context)
-            self._store = replace(self._store, context=context)
+            self._store = self._store._replace(context=context)
             self._is_apart = True
         key = yield from self.write(self.kind)
         older, self._renewal = self._renewal, key

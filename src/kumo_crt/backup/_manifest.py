@@ -7,10 +7,10 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout, _sealing
@@ -32,8 +32,7 @@ _32_DIGITS = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A repository's configuration.
 
     Attributes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _sealing
@@ -21,8 +21,7 @@ _SEALED_READ = 64 * (_core.SEALED_CHUNK + _core.SEALED_TAG)
 Step = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What an index and a manifest tell of a file that has been read.
 
     Attributes:

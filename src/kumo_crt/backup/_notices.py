@@ -28,7 +28,7 @@ _AT_ONCE = 8
 _log = logging.getLogger("kumo_crt.backup")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Notices:
     """Notices that were read: what each says, by its key."""
 

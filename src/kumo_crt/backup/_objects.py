@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kumo_crt.backup._results import SnapshotFile, StoredObject
 
 
-@dataclass(frozen=True, slots=True)
-class DataObject:
+class DataObject(NamedTuple):
     """A data object.
 
     Attributes:
@@ -18,7 +17,7 @@ class DataObject:
     """
 
     stored: StoredObject
-    files: tuple[SnapshotFile, ...] = field(repr=False)
+    files: tuple[SnapshotFile, ...]
 
     @property
     def key(self) -> str:

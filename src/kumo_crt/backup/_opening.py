@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _sealing
@@ -16,8 +16,7 @@ _CHUNKS = 128
 PIECES_AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a sealed file: what is stored, and what came of it.
 
     Attributes:

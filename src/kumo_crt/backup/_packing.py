@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _inflight, _layout
@@ -29,8 +30,7 @@ _LEAST_PART = 4
 _LEAST_USE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What is bundled.
 
     Attributes:
@@ -74,8 +74,7 @@ def _setting(name: str, value: int | None, default: int, least: int) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(NamedTuple):
     """Files to store as one object.
 
     Attributes:
@@ -102,7 +101,7 @@ def _bundle(members: Mapping[str, list[CapturedFile]], size: int) -> Bundle:
     return Bundle(name, size, {name: tuple(same) for name, same in members.items()})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Packing:
     """What becomes of each file.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Reserve, Task
@@ -34,8 +34,7 @@ class PartsDamagedError(DamagedError):
         self.files = files
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Neighbours in an object.
 
     Attributes:
@@ -48,7 +47,7 @@ class Run:
     stored: StoredObject
     start: int
     stop: int
-    files: tuple[SnapshotFile, ...] = field(repr=False)
+    files: tuple[SnapshotFile, ...]
 
 
 def runs_of(files: Iterable[SnapshotFile]) -> Iterator[Run]:
@@ -155,8 +154,7 @@ def check_object_task(store: Store, wanted: DataObject, meter: Meter | None) -> 
     raise PartsDamagedError(f"{store.url(wanted.key)}: {message}", tuple(bad))
 
 
-@dataclass(frozen=True, slots=True)
-class _Portion:
+class _Portion(NamedTuple):
     """A portion of an object: its CRC32C, and what it has of each file, by the file's number."""
 
     size: int

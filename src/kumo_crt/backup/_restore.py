@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _families, _place, _ranges
@@ -33,8 +33,7 @@ class _Run(Protocol):
     def __call__(self, task: Task[T], /) -> T: ...
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePlan:
+class RestorePlan(NamedTuple):
     """What a restore is to do.
 
     Attributes:
@@ -72,7 +71,7 @@ class _DamagedObjectError(DamagedError):
         self.key = file.stored.key
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Work:
     """The directory that becomes the target, and what is in it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from kumo_crt.backup import _layout
 
@@ -24,8 +25,7 @@ class StoredObject:
     crc32c: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
+class Sealed(NamedTuple):
     """A file as it is stored in an encrypted repository.
 
     Attributes:

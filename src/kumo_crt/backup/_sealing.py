@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt._engine import Blocking, Task
@@ -70,8 +70,7 @@ def sealed_size(key: Key | None, size: int) -> int:
     return size if key is None else _core.sealed_size(size)
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(NamedTuple):
     """What has to be known of a content before it is sealed.
 
     Attributes:

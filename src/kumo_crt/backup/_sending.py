@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter, Reserve, Task, Throttle
@@ -55,8 +55,7 @@ class Content(Protocol):
         """Sends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     """What came of it."""
 
     stored: StoredObject
@@ -205,8 +204,7 @@ def _changed(path: Path, size: int, before: int) -> IntegrityError:
     return IntegrityError(f"{path}: {size} bytes, it had {before} when the backup began")
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """How a backup sends.
 
     Attributes:

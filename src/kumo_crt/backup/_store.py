@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from kumo_crt._engine import Task
 from kumo_crt.backup import _documents, _layout, _manifest
@@ -18,8 +18,7 @@ from kumo_crt.s3._objects import list_page_task
 from kumo_crt.s3._results import ObjectInfo
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(NamedTuple):
     """Where a repository is, the client that reaches it, and how objects are to be stored.
 
     ``key`` is that of an encrypted repository, if it is at hand.
@@ -28,7 +27,7 @@ class Store:
     context: Context
     location: Location
     terms: _manifest.Config | None = None
-    key: Key | None = field(default=None, repr=False)
+    key: Key | None = None
 
     @property
     def bucket(self) -> str:

@@ -40,7 +40,7 @@ _log = logging.getLogger("kumo_crt.backup")
 _LOOK_UPS = 5
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class BackupPlan:
     """What a backup is to do, and what it has done so far."""
 

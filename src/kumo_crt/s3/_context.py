@@ -51,7 +51,7 @@ def _virtual_host_safe(bucket: str, tls: bool) -> bool:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Context:
     """A native client with the settings that requests need, and how they queue.
 

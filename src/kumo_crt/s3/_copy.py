@@ -35,7 +35,7 @@ MAX_SINGLE_COPY = 5 * 1024**3
 _PART = 256 * MIB
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CopyOptions:
     """How a copy is written.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Task
@@ -33,8 +33,7 @@ from kumo_crt.s3._validate import compare, composite_task, full_task
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 
 
-@dataclass(frozen=True)
-class GetOptions:
+class GetOptions(NamedTuple):
     """What is read, and what it has to be.
 
     Attributes:
@@ -129,7 +128,7 @@ def _range_header(wanted: tuple[int, int | None]) -> str:
     return f"bytes={start}-" if stop is None else f"bytes={start}-{stop - 1}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Download:
     """One download: where its bytes go, and what is known of the object."""
 
@@ -169,7 +168,7 @@ class _Download:
         return end
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Received:
     """What the first request brought: offsets are the wanted content's."""
 

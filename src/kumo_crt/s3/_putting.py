@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from kumo_crt._engine import Meter, Task, Throttle
 from kumo_crt.exceptions import ChecksumMismatchError, NotFoundError
@@ -38,8 +39,7 @@ class PutResult:
     kms_key_id: str | None = None
 
 
-@dataclass(frozen=True)
-class PutOptions:
+class PutOptions(NamedTuple):
     """What goes with an object; headers by their S3 names, without preconditions.
 
     ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own. A

@@ -64,7 +64,7 @@ def capture_live(places: Places) -> Iterator[Capture]:
         yield live.capture()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Followed:
     """A MANIFEST that is followed, and what it led to; the next attempt goes on with it.
 

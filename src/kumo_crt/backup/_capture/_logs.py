@@ -6,8 +6,8 @@ import contextlib
 import functools
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._types import CapturedFile
@@ -25,8 +25,7 @@ class MovedError(Exception):
     """The database changed in a way that spoils an attempt to capture it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(NamedTuple):
     """A log as it is to be captured; without ``info`` it was not read yet, and is complete."""
 
     number: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from kumo_crt import _core
@@ -36,9 +35,9 @@ def mended(taken: Capture) -> Iterator[Capture]:
                     _core.clear_path_ids(copy)
                 file.release()
                 size = copy.stat().st_size
-                file = replace(file, source=copy, size=size, temporary=True)
+                file = file._replace(source=copy, size=size, temporary=True)
             files.append(file)
-        yield replace(taken, files=tuple(files))
+        yield taken._replace(files=tuple(files))
 
 
 def _mended_content(file: CapturedFile) -> bytes | None:

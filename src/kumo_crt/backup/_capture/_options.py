@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
 
@@ -15,8 +15,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _CONTROLS = {"n": "\n", "r": "\r"}
 
 
-@dataclass(frozen=True, slots=True)
-class OptionsFile:
+class OptionsFile(NamedTuple):
     """An OPTIONS file that was read.
 
     Attributes:

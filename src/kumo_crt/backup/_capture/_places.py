@@ -18,7 +18,7 @@ _OWN_PATH = re.compile(rb" Recovered from manifest file:(/.+)/MANIFEST-[0-9]+ ")
 _LOG_START = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Places:
     """Where table and blob files may be.
 

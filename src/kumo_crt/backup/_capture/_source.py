@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -185,7 +184,7 @@ def _linked(places: Places) -> Iterator[Capture]:
                 raise
             # Nothing can be linked here: the database stays locked for as long as it takes.
         else:
-            state = replace(state, files=tuple(files))
+            state = state._replace(files=tuple(files))
             lock.close()
         yield state
 
@@ -196,4 +195,4 @@ def _own(file: CapturedFile, workplace: Workplace) -> CapturedFile:
         os.link(file.source, target)
     else:
         shutil.copyfile(file.source, target)
-    return replace(file, source=target, temporary=True)
+    return file._replace(source=target, temporary=True)

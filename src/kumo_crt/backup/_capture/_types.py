@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class CapturedFile:
+class CapturedFile(NamedTuple):
     """One file: its name in the database, where it can be read, and how long it is.
 
     Attributes:
@@ -37,8 +36,7 @@ class CapturedFile:
             self.source.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Capture:
+class Capture(NamedTuple):
     """A state of a database.
 
     Attributes:
