@@ -65,6 +65,10 @@ def test_versions_stay_until_told_otherwise(
     repository, gone, kept = _two(s3, bucket, make)
     superfluous = gone.object_keys - kept.object_keys
     assert repository.prune().versioned is True
+    planned = repository.prune(dry_run=True, delete_versions=True)
+    assert planned.deleted_objects == len(superfluous)
+    sizes = sum(f.size for f in gone.files if f.key in superfluous)
+    assert planned.deleted_version_bytes > sizes  # and the manifest, and leases
     report = repository.prune()
     assert report.deleted_objects == len(superfluous)
     assert report.deleted_versions == report.locked == 0
@@ -79,11 +83,13 @@ def test_versions_stay_until_told_otherwise(
     repository.prune()
     repository.prune()
 
-    assert repository.prune(dry_run=True, delete_versions=True).deleted_versions == 0
+    there = _versions(boto, bucket)
+    planned = repository.prune(dry_run=True, delete_versions=True)
+    assert _versions(boto, bucket) == there
     report = repository.prune(delete_versions=True)
-    assert report.deleted_versions >= len(left)
-    sizes = sum(f.size for f in gone.files if f.key in superfluous)
-    assert report.deleted_version_bytes > sizes
+    # A prune's own leases come on top.
+    assert report.deleted_versions >= planned.deleted_versions >= len(left)
+    assert report.deleted_version_bytes >= planned.deleted_version_bytes > sizes
     # The lease of this prune itself is deleted when it is over.
     after = {key for key in _versions(boto, bucket) if not key.startswith("inflight/prune-")}
     assert {key for key in after if not key.startswith("health/")} == {
@@ -92,6 +98,14 @@ def test_versions_stay_until_told_otherwise(
         *kept.object_keys,
     }
     assert repository.verify(kept.id, level="full").ok
+
+
+def test_a_dry_run_without_versions(s3: kumo_crt.S3Client, bucket: str, make: Make) -> None:
+    repository, *_ = _two(s3, bucket, make)
+    repository.prune()
+    planned = repository.prune(keep_last=1, dry_run=True, delete_versions=True)
+    assert planned.deleted_objects > 0
+    assert planned.deleted_versions == planned.deleted_version_bytes == 0
 
 
 def test_older_versions_of_what_is_there_stay(

@@ -40,6 +40,8 @@ from kumo_crt.s3._results import ObjectInfo
 _log = logging.getLogger("kumo_crt.backup")
 # Hashes of one mark.
 _MARK_SIZE = 100_000
+# Where deletions leave versions.
+_FOLDERS = (_layout.DATA, _layout.SNAPSHOTS, _inflight.INFLIGHT, _census.MARKS, _pins.PINS)
 # Two prunes that began at the same time both see the other: they try again once, at random times.
 _TIE = timedelta(seconds=10)
 _TIE_PAUSE = 2.0
@@ -177,6 +179,12 @@ class _Prune:
         marks, _ = yield from _census.read_marks(self._store)
         found = yield from self._unreferenced(self._removed, protection, marks)
         versioned = yield from self._versioned()
+        if self._plan.delete_versions:
+            manifests = map(_layout.snapshot_key, self._removed)
+            doomed = {*map(self._store.location.key, manifests), *(o.key for o in found.due)}
+            if not versioned:
+                doomed.clear()  # it goes without a version
+            yield from self._sweeper.delete_versions(_FOLDERS, doomed)
         self._meter.flush()
         return self._report(found, versioned, found.due)
 
@@ -206,8 +214,7 @@ class _Prune:
             yield from self._forget_damage(listed.notices)
         versioned = yield from self._versioned()
         if self._plan.delete_versions:
-            folders = (_layout.DATA, _layout.SNAPSHOTS, _inflight.INFLIGHT, _census.MARKS)
-            yield from self._sweeper.delete_versions((*folders, _pins.PINS))
+            yield from self._sweeper.delete_versions(_FOLDERS)
         self._meter.flush()
         return self._report(found, versioned)
 

@@ -28,8 +28,8 @@ class PruneReport:
             named: they go with them.
         aborted_uploads: Unfinished multipart uploads that were aborted.
         versioned: Whether the bucket keeps versions of what was deleted; None: it does not say.
-        deleted_versions: Versions that were deleted for good, delete markers not counted; a dry run
-            does not look for them.
+        deleted_versions: Versions that were deleted for good, delete markers not counted. A dry run
+            does not know which of them Object Lock retains.
         deleted_version_bytes: Their size.
         locked: Objects or versions that Object Lock did not let go.
         warnings: What could not be done, and what to do about it.

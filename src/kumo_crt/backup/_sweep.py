@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -170,8 +170,15 @@ class Sweeper:
 
     # -- versions --------------------------------------------------------------------------
 
-    def delete_versions(self, prefixes: Iterable[str]) -> Task[None]:
-        """Deletes for good what has been deleted: versions behind a delete marker, then that."""
+    def delete_versions(
+        self, prefixes: Iterable[str], doomed: Set[str] | None = None
+    ) -> Task[None]:
+        """Deletes for good what has been deleted: versions behind a delete marker, then that.
+
+        Args:
+            prefixes: Where to look, relative to the repository.
+            doomed: Only count the versions, also those of these keys, which are still there.
+        """
         for relative in prefixes:
             marker: _listings.Marker | None = None
             carried: list[VersionInfo] = []
@@ -188,24 +195,34 @@ class Sweeper:
                 edge = carried[-1].key if marker is not None and carried else None
                 whole = [item for item in carried if item.key != edge]
                 carried = [item for item in carried if item.key == edge]
-                yield from self._delete_versions(whole)
+                if doomed is None:
+                    yield from self._delete_versions(whole)
+                else:
+                    self._count([v for v in _behind(whole, doomed) if not v.is_delete_marker])
                 if marker is None:
                     break
 
+    def _count(self, gone: list[VersionInfo]) -> None:
+        self.deleted_versions += len(gone)
+        self.deleted_version_bytes += sum(v.size for v in gone)
+
     def _delete_versions(self, versions: list[VersionInfo]) -> Task[None]:
-        deleted = {v.key for v in versions if v.is_latest and v.is_delete_marker}
-        behind = [v for v in versions if v.key in deleted]
+        behind = _behind(versions, frozenset())
         retained: set[str] = set()
         for batch in batches([v for v in behind if not v.is_delete_marker], DELETE_BATCH):
             locked = yield from self.delete_keys([(v.key, v.version_id) for v in batch])
-            gone = [v for v in batch if (v.key, v.version_id) not in locked]
-            self.deleted_versions += len(gone)
-            self.deleted_version_bytes += sum(v.size for v in gone)
+            self._count([v for v in batch if (v.key, v.version_id) not in locked])
             retained |= {key for key, _ in locked}
         # Without its marker, a version that is locked would be there again.
         markers = [v for v in behind if v.is_delete_marker and v.key not in retained]
         for batch in batches(markers, DELETE_BATCH):
             yield from self.delete_keys([(v.key, v.version_id) for v in batch])
+
+
+def _behind(versions: list[VersionInfo], doomed: Set[str]) -> list[VersionInfo]:
+    """Versions, and markers, of what has been deleted or is to be."""
+    deleted = {v.key for v in versions if v.is_latest and v.is_delete_marker} | doomed
+    return [v for v in versions if v.key in deleted]
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

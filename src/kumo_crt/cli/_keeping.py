@@ -69,10 +69,10 @@ def _tell(result: PruneReport, output: Output, *, ruled: bool, versions: bool) -
         )
     if result.aborted_uploads:
         output.message(f"{count_of(result.aborted_uploads, 'unfinished upload')} aborted")
-    if versions and not result.dry_run:
+    if versions:
         output.message(
             f"{count_of(result.deleted_versions, 'version')}, "
-            f"{format_bytes(result.deleted_version_bytes)} deleted for good"
+            f"{format_bytes(result.deleted_version_bytes)} {would}deleted for good"
         )
     elif result.versioned and (result.removed or result.deleted_objects):
         output.message(
