@@ -205,6 +205,7 @@ class Client:
         event_loops: int,
         connect_timeout_ms: int,
         stall_timeout_s: int,
+        tls_at_once: bool,
     ) -> None: ...
     def submit(
         self,

@@ -15,6 +15,7 @@ from kumo_crt.exceptions import CredentialsError
 
 # What everything that the exit may wait for gets together; below the five seconds promised.
 _EXIT_SECONDS = 4.0
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 _lock = threading.Lock()
 _registered = False
@@ -49,21 +50,34 @@ def new_client(settings: Settings) -> _core.Client:
 
 
 def _native(settings: Settings) -> _core.Client:
+    key, secret, token = _static_credentials(settings)
+    asks = not settings.anonymous and key is None
+    plain = (settings.endpoint_url or "").startswith("http://")
     return _core.Client(
         region=settings.region,
         ca_file=settings.ca_file,
         verify=settings.verify,
         anonymous=settings.anonymous,
-        access_key_id=settings.access_key_id,
-        secret_access_key=settings.secret_access_key,
-        session_token=settings.session_token,
+        access_key_id=key,
+        secret_access_key=secret,
+        session_token=token,
         profile=settings.profile,
         proxy=settings.proxy or "",
         max_connections=settings.max_connections,
         event_loops=settings.event_loops,
         connect_timeout_ms=round(settings.connect_timeout * 1000),
         stall_timeout_s=round(settings.request_timeout),
+        tls_at_once=asks or not plain or bool(settings.ca_file),
     )
+
+
+def _static_credentials(settings: Settings) -> tuple[str | None, str | None, str | None]:
+    """The given ones, or the environment's, which are first in the chain and need no requests."""
+    if settings.access_key_id is None and settings.profile is None and not settings.anonymous:
+        key, secret, token = (os.environ.get(name) or None for name in _CREDENTIALS)
+        if key and secret:
+            return key, secret, token
+    return settings.access_key_id, settings.secret_access_key, settings.session_token
 
 
 def register(client: _Closable) -> None:

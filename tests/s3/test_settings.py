@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt import _config
+from kumo_crt import _config, _core
 from tests.support.data import content
 from tests.support.fake_s3 import Answer, Asked, FakeS3
 from tests.support.servers import S3Server
 
 Environment = pytest.MonkeyPatch
+
+
+LATE = {"tls_at_once": False}
 
 
 def _asked(fake: FakeS3, client: kumo_crt.S3Client) -> Asked:
@@ -234,5 +237,17 @@ def test_ca_bundle_from_the_environment(
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     with kumo_crt.S3Client() as client:
+        client.put_object(bucket, "key", b"data")
+        assert content(client.get_object(bucket, "key")) == b"data"
+
+
+@pytest.mark.servers("seaweed-https")
+def test_tls_can_be_made_ready_late(
+    s3_server: S3Server, bucket: str, monkeypatch: Environment
+) -> None:
+    """As a client of plain HTTP does: with its first https endpoint."""
+    native = _core.Client
+    monkeypatch.setattr(_core, "Client", lambda **options: native(**options | LATE))
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
         client.put_object(bucket, "key", b"data")
         assert content(client.get_object(bucket, "key")) == b"data"

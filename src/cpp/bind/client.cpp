@@ -151,7 +151,7 @@ std::unique_ptr<BoundClient> make_client(
     std::optional<std::string> access_key_id, std::optional<std::string> secret_access_key,
     std::optional<std::string> session_token, std::optional<std::string> profile, std::string proxy,
     std::uint32_t max_connections, std::uint16_t event_loops, std::uint32_t connect_timeout_ms,
-    std::uint32_t stall_timeout_s) {
+    std::uint32_t stall_timeout_s, bool tls_at_once) {
   s3::ClientOptions options;
   options.region = region;
   options.ca_file = ca_file;
@@ -163,6 +163,7 @@ std::unique_ptr<BoundClient> make_client(
   options.event_loops = event_loops;
   options.connect_timeout_ms = connect_timeout_ms;
   options.stall_timeout_s = stall_timeout_s;
+  options.tls_at_once = tls_at_once;
   std::shared_ptr<s3::Client> made;
   {
     const GilReleased released;
@@ -288,7 +289,7 @@ void register_client(py::module_& m) {
       .def(py::init(&make_client), py::kw_only(), "region"_a, "ca_file"_a, "verify"_a,
            "anonymous"_a, "access_key_id"_a, "secret_access_key"_a, "session_token"_a, "profile"_a,
            "proxy"_a, "max_connections"_a, "event_loops"_a, "connect_timeout_ms"_a,
-           "stall_timeout_s"_a)
+           "stall_timeout_s"_a, "tls_at_once"_a)
       .def("submit", &submit, "queue"_a, "call_id"_a, py::kw_only(), "operation"_a, "method"_a,
            "endpoint"_a, "target"_a, "headers"_a, "body"_a, "send_crc32c"_a, "crc32c_trailing"_a,
            "sink"_a, "crc32c_of_response"_a, "stop_after"_a, "any_credentials"_a)

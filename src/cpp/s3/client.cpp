@@ -63,7 +63,8 @@ Client::Client(const ClientOptions& options)
     : options_(options),
       runtime_(crt::Runtime::get(options.event_loops)),
       // The credentials chain may need TLS even where the endpoint is plain HTTP (STS, IMDS, SSO).
-      tls_(crt::new_tls_context(options.ca_file, options.verify)),
+      tls_(options.tls_at_once ? crt::new_tls_context(options.ca_file, options.verify)
+                               : crt::TlsContext()),
       credentials_(crt::Credentials::create(runtime_, options.credentials, tls_.get())) {}
 
 Client::~Client() {
@@ -79,12 +80,18 @@ const http::ConnectionPool& Client::pool(const std::string& endpoint) {
   std::lock_guard lock(mutex_);
   auto found = pools_.find(endpoint);
   if (found == pools_.end()) {
+    if (tls_ == nullptr && !endpoint.starts_with("http://")) {
+      tls_ = crt::new_tls_context(options_.ca_file, options_.verify);
+    }
     aws_tls_connection_options tls{};
     const crt::Handle<aws_tls_connection_options, aws_tls_connection_options_clean_up> cleaner(
         &tls);
-    aws_tls_connection_options_init_from_ctx(&tls, tls_.get());
-    aws_tls_connection_options_set_callbacks(&tls, tls_negotiated, nullptr, nullptr, watch_.get());
-    tls.timeout_ms = options_.connect_timeout_ms;
+    if (tls_ != nullptr) {
+      aws_tls_connection_options_init_from_ctx(&tls, tls_.get());
+      aws_tls_connection_options_set_callbacks(&tls, tls_negotiated, nullptr, nullptr,
+                                               watch_.get());
+      tls.timeout_ms = options_.connect_timeout_ms;
+    }
 
     http::PoolOptions pool;
     pool.bootstrap = runtime_->bootstrap();

@@ -22,6 +22,9 @@ struct ClientOptions {
   bool verify = true;
   std::string proxy;  // http://[user:password@]host:port, or empty
   crt::CredentialsOptions credentials;
+  // Whether TLS is made ready at once, which reads every CA there is (10 ms), or with the first
+  // https endpoint: for clients of plain HTTP whose credentials need no requests.
+  bool tls_at_once = true;
   std::uint32_t max_connections = 0;
   std::uint16_t event_loops = 0;
   std::uint32_t connect_timeout_ms = 0;
@@ -78,7 +81,7 @@ class Client {
   const Counted counted_;
   const ClientOptions options_;
   std::shared_ptr<crt::Runtime> runtime_;
-  crt::TlsContext tls_;
+  crt::TlsContext tls_;  // made with the client, or later under the lock
   std::shared_ptr<crt::Credentials> credentials_;
   std::shared_ptr<TlsWatch> watch_ = std::make_shared<TlsWatch>();
   Metrics metrics_;
