@@ -163,9 +163,12 @@ class FaultProxy:
         ready.set()
         await self._stopped.wait()
         server.close()
+        # What was accepted just now gets a transport, and a task that closes it, some turns later.
+        await asyncio.sleep(0.01)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports close in the next turn
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -206,7 +209,7 @@ class _Connection:
     async def run(self, upstream: tuple[str, int]) -> None:
         try:
             self._server_reader, self._server_writer = await asyncio.open_connection(*upstream)
-        except OSError:
+        except BaseException:
             self._client_writer.transport.abort()
             raise
         for writer in (self._server_writer, self._client_writer):
