@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from tests.backup.boundaries import watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import PREFIX, key_of, stored_files, url
 from tests.support import databases
+from tests.support.data import MIB
 from tests.support.fault_proxy import FaultProxy
 from tests.support.servers import S3Server
 
@@ -205,3 +207,28 @@ def test_a_backup_beside_a_thousand_snapshots(
     assert {key_of(f) for f in stored_files(second)} == {key_of(f) for f in stored_files(first)}
     assert len(watch.sent) <= 10
     assert repository.verify().snapshot == second.id
+
+
+@pytest.mark.parametrize("connections", [1, 16])
+def test_a_restore_asks_for_as_few_pieces_as_keep_its_connections_busy(
+    s3_server: S3Server, proxy: FaultProxy, bucket: str, tmp_path: Path, connections: int
+) -> None:
+    arguments = s3_server.client_arguments(
+        endpoint_url=proxy.endpoint_url, part_size=5 * MIB, max_connections=connections
+    )
+    database, target = tmp_path / "database", tmp_path / "restored"
+    with Rdict(str(database)) as db:
+        for number in range(42):
+            db[b"%d" % number] = os.urandom(MIB)
+    with (
+        kumo_crt.S3Client(**arguments) as client,
+        kumo_crt.Repository.create(url(bucket), client=client) as repository,
+    ):
+        snapshot = repository.backup(database)
+        proxy.requests.clear()
+        repository.restore(target)
+        [file] = stored_files(snapshot, "sst")
+        asked = [r for r in proxy.requests if file.key and r.target.endswith(file.key)]
+    assert 42 * MIB < file.size < 43 * MIB
+    assert len(asked) == (4 if connections == 1 else 9)  # of 11 MiB, and of 5
+    assert (target / file.path).read_bytes() == (database / file.path).read_bytes()

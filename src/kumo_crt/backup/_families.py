@@ -88,11 +88,11 @@ def number_of(file: SnapshotFile) -> int | None:
 
 
 def materialise_task(
-    store: Store, file: SnapshotFile, path: Path, meter: Meter | None
+    store: Store, file: SnapshotFile, path: Path, meter: Meter | None, span: int | None = None
 ) -> Task[None]:
     """Writes a file of a snapshot, from the repository or from the manifest, to a path."""
     if file.inline is None:
-        yield from fetch_task(store, file, path, meter)
+        yield from fetch_task(store, file, path, meter, span)
         return
     path.write_bytes(file.inline)
     if meter is not None:

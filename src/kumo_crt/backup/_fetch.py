@@ -26,6 +26,8 @@ from kumo_crt.s3._results import GetResult
 
 # A checksum that differs may have been damaged on the way: only a second reading tells.
 READINGS = 2
+_MAX_SPAN = 64 << 20
+_SPAN_UNIT = 1 << 20
 # Status of an answer to a range that begins behind the end.
 _NO_SUCH_RANGE = 416
 
@@ -42,12 +44,35 @@ class DamagedError(Exception):
         self.kind = kind
 
 
+def span_of(store: Store, size: int, total: int, at_once: int) -> int:
+    """How many bytes of a file to ask for at once, where many files are read.
+
+    Few requests cost the service less. But there have to be enough of them for all connections, and
+    small ones for what is left at the end. And what fails is asked for again.
+
+    Args:
+        store: Where they are.
+        size: Bytes of the file.
+        total: Bytes of all files.
+        at_once: Files that are read at once.
+    """
+    settings = store.context.settings
+    connections = settings.max_connections
+    wanted = min(total // (4 * connections), size * at_once // connections, _MAX_SPAN)
+    return max(settings.part_size, -(-wanted // _SPAN_UNIT) * _SPAN_UNIT)
+
+
 def fetch_task(
-    store: Store, file: SnapshotFile, into: Path | Discard, meter: Meter | None
+    store: Store,
+    file: SnapshotFile,
+    into: Path | Discard,
+    meter: Meter | None,
+    span: int | None = None,
 ) -> Task[None]:
     """Reads a file from its data object, and compares it with the manifest.
 
-    A sealed one is opened if the key is at hand; without it, only what is stored can be compared.
+    ``span`` is how many bytes to ask for at once; None: the client's part size. A sealed file is
+    opened if the key is at hand; without it, only what is stored can be compared.
 
     Raises:
         EncryptionKeyError: The content is wanted, and there is no key.
@@ -70,6 +95,7 @@ def fetch_task(
             range=part,
             expected_size=file.stored_size,
             expected_crc32c=file.stored_crc32c,
+            span=span,
             meter=counted,
         )
         try:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _families, _place, _ranges
 from kumo_crt.backup._families import Selection
-from kumo_crt.backup._fetch import DamagedError
+from kumo_crt.backup._fetch import DamagedError, span_of
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
 from kumo_crt.backup._room import room_in
 from kumo_crt.backup._store import Store
@@ -290,15 +290,19 @@ def _download_all(
     alone.sort(key=lambda file: file.size, reverse=True)
     together = (f for f in files if f.offset is not None and f.stored_size <= _ranges.RUN)
     runs = _ranges.runs_of(together)
-    tasks = [_download(plan.store, work, file, meter) for file in alone]
+    total = sum(file.stored_size for file in files)
+    tasks = []
+    for file in alone:
+        span = span_of(plan.store, file.stored_size, total, plan.concurrency)
+        tasks.append(_download(plan.store, work, file, meter, span))
     tasks += [_download_run(plan.store, work, run, meter) for run in runs]
     yield Gather(tasks, plan.concurrency)
 
 
-def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter) -> Task[None]:
+def _download(store: Store, work: _Work, file: SnapshotFile, meter: Meter, span: int) -> Task[None]:
     path = work.directory / file.path
     try:
-        yield from _families.materialise_task(store, file, path, meter)
+        yield from _families.materialise_task(store, file, path, meter, span)
     except DamagedError as damage:
         raise _DamagedObjectError(damage, file, f"{file.path}: {damage}") from damage
     work.finish(file)

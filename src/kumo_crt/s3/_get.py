@@ -45,6 +45,7 @@ class GetOptions(NamedTuple):
             for the stored one of the whole object.
         object_size: Size that the whole object must have of which a range is read, likewise.
         max_size: Bytes that the caller has room for.
+        span: Bytes of one request for a long object; None: the client's part size.
         progress: Called with bytes done and total.
         meter: Counts the bytes of several downloads.
     """
@@ -56,6 +57,7 @@ class GetOptions(NamedTuple):
     expected_crc32c: int | None = None
     object_size: int | None = None
     max_size: int | None = None
+    span: int | None = None
     progress: Callable[[int, int], object] | None = None
     meter: Meter | None = None
 
@@ -140,6 +142,11 @@ class _Download:
     meter: Meter
     sink: object  # for the first request; see `Call.sink`
     done: dict[int, int] = field(default_factory=dict)  # pieces that are whole: offset and size
+
+    @property
+    def span(self) -> int:
+        """Bytes of one request."""
+        return self.options.span or self.ctx.settings.part_size
 
     def ask(
         self, headers: dict[str, str], sink: object, expected: int, stop_after: int = 0
@@ -234,7 +241,7 @@ def _first(download: _Download) -> Task[_Received]:
     much: that needs no question beforehand, and brings the whole object's checksum along.
     """
     options = download.options
-    part = download.ctx.settings.part_size
+    span = download.span
     headers = {"x-amz-checksum-mode": "ENABLED"}
     if options.if_match is not None:
         headers["If-Match"] = quoted(options.if_match)
@@ -245,11 +252,11 @@ def _first(download: _Download) -> Task[_Received]:
     ranged = options.range is not None
     if ranged:
         headers["Range"] = _range_header((start, stop))
-    cut = part
-    if wanted is not None and wanted > 2 * part and download.sink is not None:
-        headers["Range"] = f"bytes={start}-{start + part - 1}"
+    cut = span
+    if wanted is not None and wanted >= 2 * span and download.sink is not None:
+        headers["Range"] = f"bytes={start}-{start + span - 1}"
         ranged, cut = True, 0
-    response = yield from download.ask(headers, download.sink, min(wanted or 0, part), cut)
+    response = yield from download.ask(headers, download.sink, min(wanted or 0, span), cut)
     raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     answer = Headers(response.headers)
     if ranged:
@@ -312,13 +319,12 @@ def _rest(download: _Download, first: _Received) -> Task[int]:
     received = first.response.received
     if received >= first.length:
         return crc
-    settings = download.ctx.settings
     spans = [
-        (offset, min(settings.part_size, first.length - offset))
-        for offset in range(received, first.length, settings.part_size)
+        (offset, min(download.span, first.length - offset))
+        for offset in range(received, first.length, download.span)
     ]
     tasks = (_piece(download, first, offset, size) for offset, size in spans)
-    found: list[int] = yield Gather(tasks, settings.max_connections)
+    found: list[int] = yield Gather(tasks, download.ctx.settings.max_connections)
     for piece, (_, size) in zip(found, spans, strict=True):
         crc = _core.crc32c_combine(crc, piece, size)
     return crc
