@@ -10,6 +10,9 @@ from pathlib import Path
 
 from kumo_crt.cli._seaweed import SeaweedServer
 
+# With volumes of 128 MiB, its default here, the one request that finds all of them full waits 200 ms,
+# asleep, for another one: whose turn that is, is chance.
+_VOLUME_MIB = 4096
 _COUNT = re.compile(r"SeaweedFS_s3_request_total\{(.*)\} ([0-9.e+]+)")
 
 
@@ -27,6 +30,7 @@ class CountingServer(SeaweedServer):
         self._metrics_port = _free_port()
         return [
             *super()._command(binary),
+            f"-master.volumeSizeLimitMB={_VOLUME_MIB}",
             f"-metricsPort={self._metrics_port}",
             "-metricsIp=127.0.0.1",
         ]
