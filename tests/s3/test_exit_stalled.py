@@ -60,6 +60,8 @@ _START = """
         sys.stdin.readline()
 """
 
+_LATE = 2
+
 _PROGRAMS = {
     "threads": """
         client = kumo_crt.S3Client(endpoint_url=endpoint, **settings)
@@ -117,21 +119,34 @@ def deaf() -> Iterator[str]:
             client.close()
 
 
-@pytest.fixture(scope="module")
-def no_names(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library that makes a name server of the machine's that does not answer."""
+def _library(directory: Path, source: str) -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")
-    directory = tmp_path_factory.mktemp("names")
-    source, library = directory / "names.c", directory / "names.so"
-    source.write_text(
-        "#include <unistd.h>\n"
-        "int getaddrinfo(const char *a, const char *b, const void *c, void **d)\n"
-        "{ (void)a; (void)b; (void)c; (void)d; for (;;) pause(); }\n"
-    )
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True)
+    text, library = directory / "library.c", directory / "library.so"
+    text.write_text("#include <unistd.h>\n" + source)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, text], check=True)
     return str(library)
+
+
+@pytest.fixture(scope="module")
+def no_names(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that makes a name server of the machine's that does not answer."""
+    return _library(
+        tmp_path_factory.mktemp("names"),
+        "int getaddrinfo(const char *a, const char *b, const void *c, void **d)\n"
+        "{ (void)a; (void)b; (void)c; (void)d; for (;;) pause(); }\n",
+    )
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that keeps the process for `_LATE` seconds when it is unloaded."""
+    return _library(
+        tmp_path_factory.mktemp("late"),
+        "__attribute__((destructor)) static void late(void)\n"
+        f"{{ for (int left = {_LATE}; left > 0;) left = sleep(left); }}\n",
+    )
 
 
 def _ends(
@@ -175,6 +190,17 @@ def test_no_answer(
 ) -> None:
     seconds, _ = _ends(_PROGRAMS[program], request.getfixturevalue(server), tmp_path)
     assert seconds < EXIT_SECONDS
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+def test_a_process_that_takes_long_to_end(
+    silent_tls: str, late: str, tmp_path: Path, program: str
+) -> None:
+    """No event loop goes on with TLS when the libraries have run their destructors."""
+    # Loaded after kumo_crt's own libraries, so unloaded after them.
+    load = f"\n        import ctypes; ctypes.CDLL({late!r})"
+    seconds, _ = _ends(load + _PROGRAMS[program], silent_tls, tmp_path)
+    assert _LATE < seconds < EXIT_SECONDS + _LATE
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)

@@ -17,6 +17,7 @@
 #include "crt/block_allocator.hpp"
 #include "crt/error.hpp"
 #include "crt/log_bridge.hpp"
+#include "crt/parking.hpp"
 
 namespace kumo::crt {
 namespace {
@@ -98,18 +99,27 @@ bool Runtime::forked() noexcept {
 bool Runtime::shutdown(const Deadline& deadline) {
   if (forked()) return true;
   Process& state = process();
+  std::shared_ptr<Runtime> runtime;
   {
     std::lock_guard lock(state.mutex);
     state.ended = true;
-    if (state.runtime == nullptr) return true;
-    const std::weak_ptr<Runtime> held = state.runtime;
-    state.runtime.reset();
-    if (!held.expired()) return false;  // by a client that was not let go: nothing is going to end
+    runtime.swap(state.runtime);
   }
-  // 0 would mean for ever.
-  const std::chrono::nanoseconds left = std::max(deadline.left(), std::chrono::nanoseconds(1));
-  aws_thread_set_managed_join_timeout_ns(static_cast<std::uint64_t>(left.count()));
-  return aws_thread_join_all_managed() == AWS_OP_SUCCESS;
+  if (runtime == nullptr) return true;
+  // By a client that was not let go: nothing is going to end.
+  const bool held = runtime.use_count() > 1;
+  // 0 would mean for ever to the join.
+  const std::chrono::nanoseconds left =
+      std::max(held ? std::chrono::nanoseconds(0) : deadline.left(), std::chrono::nanoseconds(1));
+  // Before the group is given away: it may be freed at any time then.
+  const std::shared_ptr<Parking> parking = Parking::begin(runtime->event_loops(), left);
+  runtime.reset();
+  if (!held) {
+    aws_thread_set_managed_join_timeout_ns(static_cast<std::uint64_t>(left.count()));
+    if (aws_thread_join_all_managed() == AWS_OP_SUCCESS) return true;
+  }
+  (void)parking->wait(Deadline(kParkTime));
+  return false;
 }
 
 TlsContext new_tls_context(const std::string& ca_file, bool verify) {

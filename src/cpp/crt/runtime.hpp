@@ -5,6 +5,7 @@
 #include <aws/io/host_resolver.h>
 #include <aws/io/tls_channel_handler.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -28,8 +29,12 @@ class Runtime {
   // `shutdown`, and in a forked child (the event-loop threads exist only in the parent).
   static std::shared_ptr<Runtime> get(std::uint16_t event_loops);
 
+  // What stopping event loops takes that could not be ended (much less, unless one is blocked).
+  static constexpr std::chrono::milliseconds kParkTime{250};
+
   // Drops the process's runtime and, if nothing else holds it, waits for its threads to end.
-  // Returns false if they did not before `deadline`.
+  // Returns false if they did not before `deadline`. What event loops are left then are stopped
+  // where they are, for good, in another `kParkTime` at most (crt/parking.hpp).
   static bool shutdown(const Deadline& deadline);
 
   // Whether this process is a fork of the one that made the runtime.
