@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from kumo_crt._config import ADDRESSING_STYLES
 from kumo_crt.cli import _grammar
 from kumo_crt.cli._main import _COMMANDS, _command
 
@@ -15,7 +16,7 @@ PROGRAM = """
 import sys
 from kumo_crt.cli import main
 code = main(sys.argv[1:])
-print(*sorted(name for name in sys.modules if name.startswith("kumo_crt")), file=sys.stderr)
+print(*sys.modules, file=sys.stderr)
 sys.exit(code)
 """
 
@@ -32,10 +33,15 @@ def test_every_command_has_a_function() -> None:
         assert callable(_command(name))
 
 
+def test_the_grammar_knows_the_addressing_styles() -> None:
+    (action,) = (a for a in _grammar.build()._actions if a.dest == "addressing_style")
+    assert action.choices == ADDRESSING_STYLES
+
+
 @pytest.mark.parametrize(
     ("arguments", "unloaded"),
     [
-        (["--version"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
+        (["--version"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export", "dataclasses")),
         (["completion", "bash"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
         (["prune", "--help"], ("kumo_crt.s3", "kumo_crt.backup", "kumo_crt.export")),
         (["ls", "s3://bucket/"], ("kumo_crt.backup", "kumo_crt.export", "kumo_crt.s3._put")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import json
 import os
@@ -31,12 +30,16 @@ def timestamp(moment: datetime | None) -> str:
 
 def fields(value: Any) -> dict[str, Any]:
     """A result as the members of a JSON object."""
+    import dataclasses  # takes long to load; who has a result has done so
+
     return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
 
 
 def _encode(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
+    import dataclasses
+
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return fields(value)
     if isinstance(value, Mapping):
