@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,12 @@ def test_what_is_not_there(kumo: Run, bucket: str, tmp_path: Path) -> None:
     nowhere = kumo("get", f"s3://{bucket}/nothing", tmp_path / "none" / "target")
     nowhere.failed(1, f"{tmp_path / 'none'}: no such directory: create it first")
     kumo("get", f"s3://{bucket}/nothing", "-").failed(1)
+    nowhere = kumo("get", f"s3://{bucket}/nothing", f"{tmp_path}/none/")
+    nowhere.failed(1, f"{tmp_path / 'none'}: no such directory: create it first")
+    os.mkfifo(tmp_path / "fifo")
+    for dry in ((), ("--dry-run",)):
+        refused = kumo("get", f"s3://{bucket}/nothing", tmp_path / "fifo", *dry)
+        refused.failed(1, "fifo: is no file, and would be replaced by one")
     kumo("ls", f"s3://{bucket}/nothing").failed(1, "nothing")
     kumo("ls", "s3://no-such-bucket-here").failed(1, "no-such-bucket-here")
     kumo("put", tmp_path / "nothing", f"s3://{bucket}/key").failed(1, str(tmp_path / "nothing"))

@@ -183,6 +183,29 @@ class TestIntoPath:
             s3.get_object(bucket, key, into=tmp_path)
         assert list(tmp_path.iterdir()) == []
 
+    def test_what_is_no_file(
+        self, s3: kumo_crt.S3Client, bucket: str, key: str, tmp_path: Path
+    ) -> None:
+        """A device would be a file from then on, for everybody."""
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        (tmp_path / "link").symlink_to(fifo)
+        for path in (fifo, tmp_path / "link"):
+            with pytest.raises(ValueError, match=r"fifo is no regular file"):
+                s3.get_object(bucket, key, into=path)
+        assert stat.S_ISFIFO(fifo.stat().st_mode)
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_links_stay(self, s3: kumo_crt.S3Client, bucket: str, key: str, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
+        link.symlink_to(target)
+        for _ in range(2):  # into nothing, and over a file
+            s3.get_object(bucket, key, into=link)
+            assert link.is_symlink()
+            assert target.read_bytes() == link.read_bytes() == DATA
+            target.write_bytes(b"old")
+
     def test_a_full_disk(self, s3: kumo_crt.S3Client, bucket: str, key: str) -> None:
         # /dev/full accepts no byte; a directory that takes no new file is the other half.
         directory = Path("/proc/self")

@@ -94,8 +94,14 @@ def get(args: argparse.Namespace, output: Output) -> int:
         if name in ("", ".", ".."):
             raise UsageError(f"{args.file} is a directory: name a file")
         target /= name
-    if not to_stdout and not target.parent.is_dir():
-        raise CommandError(f"{target.parent}: no such directory: create it first")
+    where = Path(args.file) if args.file.endswith("/") else target.parent
+    if not to_stdout and not where.is_dir():
+        raise CommandError(f"{where}: no such directory: create it first")
+    if not to_stdout and target.exists() and not target.is_file():
+        raise CommandError(
+            f"{target}: is no file, and would be replaced by one: name another, or - for standard "
+            "output"
+        )
     begun = time.monotonic()
     with open_client(args, output) as client:
         if args.dry_run:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,7 @@ def get_task(
     """
     if not isinstance(into, Path):
         return (yield from _receive(ctx, bucket, key, _sink_of(into), None, options))
+    into = _place_of(into)
     with temporary_beside(into) as (fd, temporary):
         try:
             result = yield from _receive(ctx, bucket, key, (fd, 0), fd, options)
@@ -109,6 +112,28 @@ def _sink_of(into: object) -> object:
     if not view.c_contiguous:
         raise ValueError("into: the buffer is not C-contiguous")
     return view.cast("B") if view.format != "B" or view.ndim != 1 else view
+
+
+def _place_of(path: Path) -> Path:
+    """Where the file goes that a path names: what it is a link to.
+
+    Raises:
+        IsADirectoryError: It is a directory.
+        ValueError: It is something else that a file must not take the place of.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISLNK(mode):
+            path = Path(os.path.realpath(path))
+            mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return path
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        # As root, /dev/null would be a file from then on.
+        raise ValueError(f"into: {path} is no regular file, and would be replaced by one")
+    return path
 
 
 @contextlib.contextmanager

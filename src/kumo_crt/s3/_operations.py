@@ -167,8 +167,9 @@ def get_object(
     Args:
         bucket: Bucket.
         key: Key.
-        into: Path (written under a temporary name, then renamed), writable buffer (at least as
-            large as the content), or None for fresh memory.
+        into: Path (written under a temporary name, then renamed; links are followed, and what is no
+            file is refused), writable buffer (at least as large as the content), or None for fresh
+            memory.
         range: Half-open byte range ``(start, stop)``; a stop of None means to the end. The
             checksum of the whole object says nothing about a range: it is not validated.
         if_match: Only if the object has this ETag.
