@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -29,6 +26,7 @@ from kumo_crt.s3._answers import (
     raise_for,
 )
 from kumo_crt.s3._context import Context
+from kumo_crt.s3._paths import place_of, temporary_beside
 from kumo_crt.s3._results import GetResult
 from kumo_crt.s3._validate import compare, composite_task, full_task
 
@@ -81,7 +79,7 @@ def get_task(
     """
     if not isinstance(into, Path):
         return (yield from _receive(ctx, bucket, key, _sink_of(into), None, options))
-    into = _place_of(into)
+    into = place_of(into)
     with temporary_beside(into) as (fd, temporary):
         try:
             result = yield from _receive(ctx, bucket, key, (fd, 0), fd, options)
@@ -112,40 +110,6 @@ def _sink_of(into: object) -> object:
     if not view.c_contiguous:
         raise ValueError("into: the buffer is not C-contiguous")
     return view.cast("B") if view.format != "B" or view.ndim != 1 else view
-
-
-def _place_of(path: Path) -> Path:
-    """Where the file goes that a path names: what it is a link to.
-
-    Raises:
-        IsADirectoryError: It is a directory.
-        ValueError: It is something else that a file must not take the place of.
-    """
-    try:
-        mode = os.lstat(path).st_mode
-        if stat.S_ISLNK(mode):
-            path = Path(os.path.realpath(path))
-            mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return path
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        # As root, /dev/null would be a file from then on.
-        raise ValueError(f"into: {path} is no regular file, and would be replaced by one")
-    return path
-
-
-@contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
-    """A new file next to ``path``, closed at the end, and removed unless it was renamed."""
-    temporary = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.part")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        yield fd, temporary
-    finally:
-        os.close(fd)
-        temporary.unlink(missing_ok=True)
 
 
 def _range_header(wanted: tuple[int, int | None]) -> str:
