@@ -40,7 +40,11 @@ def check_target(target: Path, overwrite: bool) -> None:
     """
     if not target.parent.is_dir():
         raise RepositoryError(f"{target.parent}: no such directory: create it first")
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    if target.is_symlink():
+        raise RepositoryError(
+            f"{target}: is a link, which would be replaced: name {os.path.realpath(target)}"
+        )
+    if target.exists() and not target.is_dir():
         raise RepositoryError(f"{target}: exists and is no directory: choose another target")
     if target.is_mount():
         raise RepositoryError(
