@@ -10,8 +10,8 @@ from pathlib import Path
 
 from kumo_crt.cli._seaweed import SeaweedServer
 
-# With volumes of 128 MiB, its default here, the one request that finds all of them full waits 200 ms,
-# asleep, for another one: whose turn that is, is chance.
+# With volumes of 128 MiB, its default here, a request that finds all of them full waits 200 ms for
+# another one, asleep: whose turn that is, is chance.
 _VOLUME_MIB = 4096
 _COUNT = re.compile(r"SeaweedFS_s3_request_total\{(.*)\} ([0-9.e+]+)")
 
