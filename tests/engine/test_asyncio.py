@@ -341,7 +341,7 @@ def test_a_loop_that_is_closed_too_early(watched: Client, caplog: pytest.LogCapt
     task = loop.run_until_complete(begin())
     loop.close()
     assert driver is not None
-    driver.release()
+    driver.release(RuntimeError)
     for thread in list(_run._background):
         thread.join(5)
     assert cleaned == ["a"]

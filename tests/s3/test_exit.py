@@ -43,7 +43,9 @@ _START = """
                 if "exiting" not in str(error):
                     raise
 
-        threading.Thread(target=work, daemon=True).start()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
 """
 
 _SYNC = {
@@ -81,6 +83,13 @@ _ASYNC = {
     "a loop in a daemon thread": """
         client = kumo_crt.AsyncS3Client(**settings)
         in_thread(lambda: asyncio.run(client.put_object(bucket, "key", large)))
+        go()
+    """,
+    "a loop in a daemon thread that a handler waits for": """
+        import atexit
+        atexit.register(lambda: thread.join())  # before the client's own: it runs after that
+        client = kumo_crt.AsyncS3Client(**settings)
+        thread = in_thread(lambda: asyncio.run(client.put_object(bucket, "key", large)))
         go()
     """,
     "hundreds in a daemon thread": """

@@ -121,17 +121,21 @@ class Driver:
         finally:
             self._detach(failure)
 
-    def release(self) -> None:
-        """Leaves the loop, from any thread, when nobody waits for anything any more."""
+    def release(self, failure: Callable[[], BaseException]) -> None:
+        """Leaves the loop, from any thread, without waiting for anything.
+
+        Args:
+            failure: Makes what those see who wait for it all the same.
+        """
         try:
             here = self.here
         except RuntimeError:
             here = False
         if here or not self.loop.is_running():
-            self._detach()
+            self._detach(failure)
         else:
             with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self.loop.call_soon_threadsafe(self._detach)
+                self.loop.call_soon_threadsafe(self._detach, failure)
 
     def _detach(self, failure: Callable[[], BaseException] | None = None) -> None:
         """Leaves the loop; what is not cleaned up by then goes on in a thread.

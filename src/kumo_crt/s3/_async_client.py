@@ -89,7 +89,7 @@ class AsyncS3Client(ClientBase):
         loop = asyncio.get_running_loop()
         for driver in self._drivers:
             if driver.loop.is_closed():
-                driver.release()
+                driver.release(_closed)
         self._drivers = tuple(driver for driver in self._drivers if not driver.loop.is_closed())
         for driver in self._drivers:
             if driver.loop is loop:
@@ -134,7 +134,7 @@ class AsyncS3Client(ClientBase):
         drivers, self._drivers, self._driver = self._drivers, (), None
         self._context = None
         for driver in drivers:
-            driver.release()
+            driver.release(_exiting)
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,6 +151,10 @@ class AsyncS3Client(ClientBase):
 
 def _closed() -> KumoError:
     return KumoError("the AsyncS3Client was closed while this call was under way: await it first")
+
+
+def _exiting() -> KumoError:
+    return KumoError("this call was cancelled, as the interpreter is exiting")
 
 
 __all__ = ["AsyncS3Client"]
