@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kumo_crt._engine import Blocking, First, Gather, Meter, Task, Throttle
+from kumo_crt._engine import Blocking, First, Gather, Meter, Sleep, Task, Throttle
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import PreconditionFailedError, RepositoryError
@@ -22,6 +22,8 @@ from kumo_crt.s3._body import FileSource
 from kumo_crt.s3._deletions import delete_many_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
+
+_LATE = 0.3  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
     except GeneratorExit:
         raise
     except BaseException:  # an interrupt may come from a callback, or while a file is written
+        yield from _remove(plan.store, place)
+        # What was cut off when it had been sent in full, the service may have carried out since.
+        yield Sleep(_LATE)
         yield from _remove(plan.store, place)
         raise
     # What killed exports to this place have left. One that still runs cannot be committed any more.
