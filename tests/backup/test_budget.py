@@ -109,3 +109,18 @@ def test_rates_that_are_none(s3: kumo_crt.S3Client, bucket: str, name: str, wron
     for make_one in (kumo_crt.Repository, kumo_crt.Repository.create, kumo_crt.Repository.open):
         with pytest.raises(ValueError, match=r"(bytes|requests) per second is"):
             make_one(url(bucket), client=s3, **options)
+
+
+@pytest.mark.usefixtures("each_alone")
+def test_workers_of_an_executor_keep_to_it_together(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make
+) -> None:
+    snapshot = repository.backup(make("many_files"))
+    size = snapshot.uploaded_bytes
+    limited = kumo_crt.Repository(url(bucket), client=s3, max_bytes_per_second=size)
+    with ThreadPoolExecutor(4) as pool:
+        took = _seconds(lambda: limited.verify(level="full", executor=pool))
+        quick = _seconds(lambda: repository.verify(level="full", executor=pool))
+    # The last portion, of 32, may begin when those before it have had their time.
+    assert 0.9 < took < 5
+    assert quick < took / 2

@@ -28,6 +28,7 @@ from kumo_crt.exceptions import (
     NotFoundError,
     SnapshotNotFoundError,
 )
+from kumo_crt.s3._budget import Budget
 from kumo_crt.s3._head import head_task
 
 LEVELS = ("quick", "stored", "full", "restore")
@@ -190,6 +191,14 @@ def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Ou
         return plan.run(
             _verify_job.check_task(plan.store, plan.level, objects, plan.concurrency, meter)
         )
+    return _hand_out(plan, plan.executor, objects, meter)
+
+
+def _hand_out(
+    plan: VerifyPlan, executor: Executor, objects: list[DataObject], meter: Meter
+) -> list[Outcome]:
+    """Has workers check objects; a limited budget lets a job go when it has room for that."""
+    budget = plan.store.context.budget or Budget()
     jobs = [
         VerifyJob(
             plan.settings,
@@ -198,20 +207,29 @@ def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Ou
             portion,
             plan.concurrency,
             plan.store.key,
+            budget.rates,
         )
         for portion in _verify_job.split(objects)
     ]
-    futures: dict[Future[list[Outcome]], int] = {}
+    waiting: dict[Future[list[Outcome]], int] = {}
     results: list[list[Outcome]] = [[] for _ in jobs]
+
+    def collect(future: Future[list[Outcome]]) -> None:
+        index = waiting.pop(future)
+        results[index] = future.result()
+        meter.add(sum(item.size for item in jobs[index].objects))
+
     try:
         for index, job in enumerate(jobs):
-            futures[plan.executor.submit(_verify_job.run_job, job)] = index
-        for future in as_completed(futures):
-            index = futures[future]
-            results[index] = future.result()
-            meter.add(sum(item.size for item in jobs[index].objects))
+            if not budget.is_unlimited:
+                plan.run(budget.before(job.size, len(job.objects)))
+            waiting[executor.submit(_verify_job.run_job, job)] = index
+            for future in [future for future in waiting if future.done()]:
+                collect(future)
+        for future in as_completed(list(waiting)):
+            collect(future)
     finally:
-        for future in futures:
+        for future in waiting:
             future.cancel()
     return [outcome for result in results for outcome in result]
 

@@ -16,6 +16,7 @@ from kumo_crt.backup._ranges import PartsDamagedError, check_object_task
 from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, S3Error
+from kumo_crt.s3._budget import Budget
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import Discard
 from kumo_crt.s3._head import head_task
@@ -57,6 +58,7 @@ class VerifyJob:
         objects: What is expected.
         concurrency: Objects at once.
         key: The repository's, if it is encrypted and the key is at hand.
+        rates: Bytes and requests a second, at most.
     """
 
     settings: Settings = field(repr=False)
@@ -65,12 +67,19 @@ class VerifyJob:
     objects: tuple[DataObject, ...] = field(repr=False)
     concurrency: int
     key: Key | None = field(default=None, repr=False)
+    rates: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def size(self) -> int:
+        """Bytes to read."""
+        return sum(item.size for item in self.objects) if self.level == "full" else 0
 
 
 def run_job(job: VerifyJob) -> list[Outcome]:
     """Checks the objects of a job, with a client of its own."""
     retries = Retries(job.settings)
-    context = Context(_runtime.new_client(job.settings), job.settings, retries, persistent=True)
+    native, budget = _runtime.new_client(job.settings), Budget(*job.rates)
+    context = Context(native, job.settings, retries, budget, persistent=True)
     store = Store(context, job.location, key=job.key)
     task = check_task(store, job.level, job.objects, job.concurrency, None)
     return _engine.run(task, job.settings.max_connections)

@@ -21,6 +21,7 @@ class Budget:
     def __init__(
         self, bytes_per_second: float | None = None, requests_per_second: float | None = None
     ) -> None:
+        self.rates = bytes_per_second, requests_per_second  # as they were given
         self._bytes = None if bytes_per_second is None else Throttle(bytes_per_second)
         self._requests = (
             None if requests_per_second is None else Throttle(requests_per_second, "requests")
@@ -31,9 +32,9 @@ class Budget:
         """Whether there is no limit at all."""
         return self._bytes is None and self._requests is None
 
-    def before(self, size: int) -> Task[None]:
-        """Waits until a request may go that sends or brings so many bytes."""
-        pause = self._requests.count(1) if self._requests is not None else 0.0
+    def before(self, size: int, requests: int = 1) -> Task[None]:
+        """Waits until requests may go that send or bring so many bytes."""
+        pause = self._requests.count(requests) if self._requests is not None else 0.0
         if self._bytes is not None and size:
             pause = max(pause, self._bytes.count(size))
         if pause > 0:
