@@ -10,17 +10,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kumo_crt._engine import Task
 from kumo_crt.s3 import _get
+from kumo_crt.s3._body import conditions, object_headers
 from kumo_crt.s3._context import Context, check_names
 from kumo_crt.s3._results import GetResult
 
 if TYPE_CHECKING:
     from kumo_crt.s3._deletions import DeleteResult
     from kumo_crt.s3._head import HeadResult
-    from kumo_crt.s3._putting import PutOptions, PutResult
+    from kumo_crt.s3._putting import PutResult
 
 # What one operation alone needs is loaded by it: a program that only reads does not pay for more.
 
@@ -87,9 +88,7 @@ def put_object(
         S3Error: The service refused; see its subclasses.
         TransportError: There was no answer, after every retry.
     """
-    from kumo_crt.s3._body import MemorySource, object_headers
-    from kumo_crt.s3._put import put_task
-    from kumo_crt.s3._putting import PutOptions
+    from kumo_crt.s3._put import put_body
 
     check_names(bucket, key)
     _check_conditions(checksum, if_none_match)
@@ -111,44 +110,17 @@ def put_object(
     if checksum is not None and (lock_mode is not None or legal_hold is not None):
         # The checksum is what Object Lock asks for; some services look for its announcement.
         headers["x-amz-sdk-checksum-algorithm"] = checksum
-    options = PutOptions(
+    return put_body(
+        ctx,
+        bucket,
+        key,
+        body,
         checksum=checksum is not None,
         headers=headers,
         if_match=if_match,
         if_none_match=if_none_match,
         progress=progress,
     )
-    if isinstance(body, str | os.PathLike):
-        return _put_path(ctx, bucket, key, body, options)
-    if hasattr(body, "read"):
-        return _put_file(ctx, bucket, key, cast("BinaryIO", body), options)
-    return put_task(ctx, bucket, key, MemorySource(body), options)
-
-
-def _put_path(
-    ctx: Context,
-    bucket: str,
-    key: str,
-    path: str | os.PathLike[str],
-    options: PutOptions,
-) -> Task[PutResult]:
-    with open(path, "rb", buffering=0) as file:
-        return (yield from _put_file(ctx, bucket, key, cast("BinaryIO", file), options))
-
-
-def _put_file(
-    ctx: Context, bucket: str, key: str, file: BinaryIO, options: PutOptions
-) -> Task[PutResult]:
-    from kumo_crt.s3._body import FileSource, regular_file
-    from kumo_crt.s3._put import put_task, stream_task
-
-    opened = regular_file(file)
-    if opened is None:
-        return (yield from stream_task(ctx, bucket, key, file, options))
-    source = FileSource(*opened)
-    result = yield from put_task(ctx, bucket, key, source, options)
-    file.seek(opened[1] + source.size)
-    return result
 
 
 def get_object(
@@ -273,7 +245,6 @@ def copy_object(
         PreconditionFailedError: A condition did not hold, or the source was replaced.
         ChecksumMismatchError: The copy has another CRC32C than the source.
     """
-    from kumo_crt.s3._body import conditions, object_headers
     from kumo_crt.s3._copy import CopyOptions, copy_object_task
 
     check_names(src_bucket, src_key)

@@ -8,8 +8,9 @@ itself compares what it stored with what was read here.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from kumo_crt._config import MAX_PARTS
 from kumo_crt._engine import (
@@ -33,12 +34,14 @@ from kumo_crt.s3._answers import (
     raise_for,
 )
 from kumo_crt.s3._body import (
+    FileSource,
     LentSource,
     MemorySource,
     ProducedSource,
     Source,
     conditions,
     read_up_to,
+    regular_file,
     take_task,
 )
 from kumo_crt.s3._context import Context
@@ -58,6 +61,56 @@ _NOT_RESUMABLE = (
     "InvalidRequest",
     "EntityTooSmall",
 )
+
+
+def put_body(
+    ctx: Context,
+    bucket: str,
+    key: str,
+    body: object,
+    *,
+    checksum: bool,
+    headers: dict[str, str],
+    if_match: str | None,
+    if_none_match: str | None,
+    progress: Callable[[int, int], object] | None,
+) -> Task[PutResult]:
+    """Sends whatever `S3Client.put_object` takes: a path, a file object, a buffer."""
+    options = PutOptions(
+        checksum=checksum,
+        headers=headers,
+        if_match=if_match,
+        if_none_match=if_none_match,
+        progress=progress,
+    )
+    if isinstance(body, str | os.PathLike):
+        return _put_path(ctx, bucket, key, body, options)
+    if hasattr(body, "read"):
+        return _put_file(ctx, bucket, key, cast("BinaryIO", body), options)
+    return put_task(ctx, bucket, key, MemorySource(body), options)
+
+
+def _put_path(
+    ctx: Context,
+    bucket: str,
+    key: str,
+    path: str | os.PathLike[str],
+    options: PutOptions,
+) -> Task[PutResult]:
+    with open(path, "rb", buffering=0) as file:
+        return (yield from _put_file(ctx, bucket, key, cast("BinaryIO", file), options))
+
+
+def _put_file(
+    ctx: Context, bucket: str, key: str, file: BinaryIO, options: PutOptions
+) -> Task[PutResult]:
+    opened = regular_file(file)
+    if opened is None:
+        return (yield from stream_task(ctx, bucket, key, file, options))
+    source = FileSource(*opened)
+    result = yield from put_task(ctx, bucket, key, source, options)
+    file.seek(opened[1] + source.size)
+    return result
 
 
 def put_task(
