@@ -125,6 +125,7 @@ def run(repeat: int) -> list[dict[str, int]]:
             # Once without counting, so that all bytecode is there.
             workloads = [str(_SOURCES / "workloads.py"), str(library), server.endpoint_url]
             environment = {**os.environ, "PYTHONPATH": str(Path(kumo_crt.__file__).parents[1])}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)
             subprocess.run([sys.executable, *workloads, str(database)], env=environment, check=True)
             return [measure(library, server.endpoint_url, database) for _ in range(repeat)]
 
