@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,3 +389,26 @@ def test_tracked_logs(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> Non
     db.close()
     export.import_(_url(bucket), tmp_path / "copy", client=s3)
     assert _imported(tmp_path / "copy") == truth
+
+
+def test_limits(
+    s3: kumo_crt.S3Client, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _make(tmp_path / "database") as db:
+        whole = export.export(db, _url(bucket), client=s3).info.total_bytes
+        begun = time.monotonic()
+        export.export(
+            db,
+            _url(bucket, "slow"),
+            client=s3,
+            file_bytes=whole // 10,
+            max_bytes_per_second=whole,
+        )
+        # The last request may go when those before it have had their time.
+        assert time.monotonic() - begun > 0.5
+    monkeypatch.setenv("KUMO_CRT_MAX_BYTES_PER_SECOND", str(whole))
+    begun = time.monotonic()
+    export.import_(_url(bucket, "slow"), tmp_path / "copy", client=s3)
+    assert time.monotonic() - begun > 0.5
+    with pytest.raises(ValueError, match="requests per second is -1"):
+        export.import_(_url(bucket), tmp_path / "x", client=s3, max_requests_per_second=-1)

@@ -36,18 +36,6 @@ DEFAULT_CONCURRENCY = 8
 _JUST = 10.0
 
 
-def _rate(name: str, value: float | None) -> float | None:
-    """A limit, from the environment where it was not given."""
-    variable = f"KUMO_CRT_{name.upper()}"
-    text = os.environ.get(variable)
-    if value is not None or not text:
-        return value
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{variable}={text!r} is not a number") from None
-
-
 def is_id(text: object) -> bool:
     """Whether this is the id of a snapshot.
 
@@ -75,10 +63,7 @@ class RepositoryBase:
         if encryption_key is not None and not isinstance(encryption_key, Key):
             raise TypeError("encryption_key: expected a kumo_crt.Key")
         self._location = _layout.Location.parse(url)
-        self._budget = Budget(
-            _rate("max_bytes_per_second", max_bytes_per_second),
-            _rate("max_requests_per_second", max_requests_per_second),
-        )
+        self._budget = Budget.of(max_bytes_per_second, max_requests_per_second)
         self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None
         self._owned = client is None
         self._client = client if client is not None else S3Client()
@@ -195,9 +180,7 @@ class RepositoryBase:
     # -- parts -----------------------------------------------------------------------------
 
     def _store(self, *, persistent: bool = True) -> Store:
-        context = replace(self._client._open(), persistent=persistent)
-        if not self._budget.is_unlimited:
-            context = replace(context, budget=self._budget)
+        context = replace(self._client._open().within(self._budget), persistent=persistent)
         return Store(context, self._location, self._config, self._key)
 
     def _run(self, task: Task[T]) -> T:

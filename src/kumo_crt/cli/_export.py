@@ -38,6 +38,7 @@ def run_export(args: argparse.Namespace, output: Output) -> int:
             file_bytes=args.file_size,
             progress=report,
             max_bytes_per_second=args.max_bytes_per_second,
+            max_requests_per_second=args.max_requests_per_second,
             max_concurrency=args.max_concurrency,
             dry_run=args.dry_run,
         )
@@ -64,6 +65,8 @@ def run_import(args: argparse.Namespace, output: Output) -> int:
             column_family=args.column_family,
             add=args.add,
             progress=report,
+            max_bytes_per_second=args.max_bytes_per_second,
+            max_requests_per_second=args.max_requests_per_second,
             max_concurrency=args.max_concurrency,
             dry_run=args.dry_run,
         )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kumo_crt import _core
-from kumo_crt._engine import Meter, Throttle
+from kumo_crt._engine import Meter
 from kumo_crt.backup import _place
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._room import room_in
@@ -23,6 +23,7 @@ from kumo_crt.export._results import ENCODINGS, ExportInfo, ExportReport, Import
 from kumo_crt.export._send import ExportPlan, check_free, export_task
 from kumo_crt.export._source import Range, opened
 from kumo_crt.s3 import S3Client
+from kumo_crt.s3._budget import Budget
 
 Progress = Callable[[int, int], object]
 _FILE_BYTES = 64 << 20
@@ -54,6 +55,7 @@ def export(
     file_bytes: int = _FILE_BYTES,
     progress: Progress | None = None,
     max_bytes_per_second: float | None = None,
+    max_requests_per_second: float | None = None,
     max_concurrency: int | None = None,
     dry_run: bool = False,
 ) -> ExportReport:
@@ -76,7 +78,8 @@ def export(
         data_paths: See `Repository.backup`.
         file_bytes: How many bytes of keys and values go into a file.
         progress: Called with bytes sent and 0, as nobody knows the total.
-        max_bytes_per_second: Limit for what is sent.
+        max_bytes_per_second: Limit; else that of ``KUMO_CRT_MAX_BYTES_PER_SECOND``.
+        max_requests_per_second: Limit; else that of ``KUMO_CRT_MAX_REQUESTS_PER_SECOND``.
         max_concurrency: Files at once, each of which takes its room in the temporary directory; 4.
         dry_run: Only read, tell how much it would be, and look whether the URL is free.
 
@@ -91,6 +94,7 @@ def export(
         raise ValueError(f"file_bytes is {file_bytes}: it must be at least 1")
     keys = Range.of(prefix, start, stop)
     location = Location.parse(url)
+    budget = Budget.of(max_bytes_per_second, max_requests_per_second)
     with (
         room_in(tempfile.gettempdir(), _FULL),
         _client(client) as used,
@@ -110,12 +114,11 @@ def export(
             total_bytes=0,
             files=(),
         )
-        store = Store(used._open(), location)
+        store = Store(used._open().within(budget), location)
         if dry_run:
             used._run(check_free(store))
             info = _count(info, entries)
         else:
-            throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
             plan = ExportPlan(
                 store=store,
                 entries=entries,
@@ -124,7 +127,6 @@ def export(
                 file_bytes=file_bytes,
                 concurrency=_at_once(max_concurrency),
                 meter=Meter(progress, 0),
-                throttle=throttle,
                 tool=f"kumo_crt {_core.build_info()['version']}",
             )
             info = used._run(export_task(plan))
@@ -139,6 +141,8 @@ def import_(
     column_family: str | None = None,
     add: bool = False,
     progress: Progress | None = None,
+    max_bytes_per_second: float | None = None,
+    max_requests_per_second: float | None = None,
     max_concurrency: int | None = None,
     dry_run: bool = False,
 ) -> ImportReport:
@@ -154,6 +158,8 @@ def import_(
         column_family: Where to; else where the keys came from. It is made if needed.
         add: The column family may have keys: those of the export are added to them, and win.
         progress: Called with bytes done and total, ten times a second at most.
+        max_bytes_per_second: See `export`.
+        max_requests_per_second: See `export`.
         max_concurrency: Files at once; 4.
         dry_run: Only read the manifest and look at the target.
 
@@ -166,6 +172,7 @@ def import_(
     """
     begun = time.monotonic()
     at_once = _at_once(max_concurrency)
+    budget = Budget.of(max_bytes_per_second, max_requests_per_second)
     with _client(client) as used, contextlib.ExitStack() as stack:
         info = inspect(url, client=used)
         name = column_family or info.column_family
@@ -177,7 +184,7 @@ def import_(
         if not dry_run:
             _place.check_space(found.path.parent, info.total_bytes)
             scratch = stack.enter_context(_receive.scratch_beside(found.path))
-            store = Store(used._open(), Location.parse(url))
+            store = Store(used._open().within(budget), Location.parse(url))
             meter = Meter(progress, info.total_bytes)
             tables = used._run(_receive.download_task(store, info, scratch, at_once, meter))
             _receive.take_in(found, name, tables)

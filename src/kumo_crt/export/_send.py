@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kumo_crt._engine import Blocking, First, Gather, Meter, Sleep, Task, Throttle
+from kumo_crt._engine import Blocking, First, Gather, Meter, Sleep, Task
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import PreconditionFailedError, RepositoryError
@@ -38,7 +38,6 @@ class ExportPlan:
         file_bytes: How large a file becomes, about.
         concurrency: Files under way at once.
         meter: Told of what was sent.
-        throttle: Bytes per second.
         tool: Who writes it.
     """
 
@@ -49,7 +48,6 @@ class ExportPlan:
     file_bytes: int
     concurrency: int
     meter: Meter
-    throttle: Throttle | None
     tool: str
 
 
@@ -129,7 +127,6 @@ def _send(plan: ExportPlan, key: str, written: Written) -> Task[ExportedFile]:
         if_match=None,
         if_none_match="*",
         meter=plan.meter,
-        throttle=plan.throttle,
     )
     with open(written.path, "rb", buffering=0) as opened:
         source = FileSource(opened.fileno())

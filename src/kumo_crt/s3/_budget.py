@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from kumo_crt._engine import Sleep, Task, Throttle
@@ -27,6 +28,18 @@ class Budget:
             None if requests_per_second is None else Throttle(requests_per_second, "requests")
         )
 
+    @classmethod
+    def of(cls, bytes_per_second: float | None, requests_per_second: float | None) -> Budget:
+        """A budget with the environment's limits where none are given.
+
+        Raises:
+            ValueError: A rate is no number above 0.
+        """
+        return cls(
+            _rate("KUMO_CRT_MAX_BYTES_PER_SECOND", bytes_per_second),
+            _rate("KUMO_CRT_MAX_REQUESTS_PER_SECOND", requests_per_second),
+        )
+
     @property
     def is_unlimited(self) -> bool:
         """Whether there is no limit at all."""
@@ -44,6 +57,16 @@ class Budget:
         """Counts what came unforeseen, or did not come: those who follow wait for it."""
         if self._bytes is not None and surplus:
             self._bytes.count(surplus)
+
+
+def _rate(variable: str, value: float | None) -> float | None:
+    text = os.environ.get(variable)
+    if value is not None or not text:
+        return value
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{variable}={text!r} is not a number") from None
 
 
 def size_of(body: object) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -69,6 +69,10 @@ class Context:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trailers", Trailers(self.settings))
+
+    def within(self, budget: Budget) -> Context:
+        """The same, for requests that share a budget."""
+        return self if budget.is_unlimited else replace(self, budget=budget)
 
     def _place(self, bucket: str) -> _Place:
         """Where requests for a bucket go (for none: to the service itself)."""

@@ -50,9 +50,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="keys and values in one file; default: 64MiB",
     )
     options.data_path(out)
-    out.add_argument(
-        "--max-bytes-per-second", type=units.size, metavar="SIZE", help="such as 50MB or 50MiB"
-    )
+    options.budget(out)
     options.concurrency(out)
     options.dry_run(out)
 
@@ -72,5 +70,6 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="the column family may have keys: those of the export are added, and win",
     )
+    options.budget(back)
     options.concurrency(back)
     options.dry_run(back)
