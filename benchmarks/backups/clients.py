@@ -18,7 +18,8 @@ from suite.setup import Peers
 BUCKET = "bench-backups"
 _WORKERS = Path(__file__).parent
 KUMO = "kumo_crt"
-FULL = ("s5cmd", "rclone", "boto3", "checkpoint+boto3")
+CHECKING = "rclone checking"  # compares an MD5 of what it sends and receives, as ours does CRC32C
+FULL = ("s5cmd", "rclone", CHECKING, "boto3", "checkpoint+boto3")
 MIRRORS = ("s5cmd sync", "rclone mirror")
 CLIENTS = (KUMO, *FULL, *MIRRORS)
 
@@ -106,9 +107,7 @@ def _rclone(client: str, peers: Peers, place: Place, step: Step) -> list[str]:
         "--retries=1",
         f"--transfers={PARALLEL}",
         f"--multi-thread-streams={PARALLEL}",
-        # Reading a file once more, for an MD5 of its own, would double its work.
-        "--ignore-checksum",
-        "--s3-disable-checksum",
+        *([] if client == CHECKING else ["--ignore-checksum", "--s3-disable-checksum"]),
         f"--s3-chunk-size={PART}B",
         f"--s3-upload-concurrency={PARALLEL}",
         "--s3-no-check-bucket",
