@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SERVERS = {"seaweed-http": "seaweed", "seaweed-https": "seaweed_tls", "moto": "moto_server"}
 # A test that hangs in native code cannot be stopped by an exception.
-_HANG_SECONDS = 180
+_HANG_SECONDS = 900 if {"TSAN_OPTIONS", "ASAN_OPTIONS"} & set(os.environ) else 180
 _STDERR = pytest.StashKey[int]()
 
 

@@ -90,7 +90,7 @@ if [ "$named" = false ]; then
 fi
 
 status=0
-LD_PRELOAD="$preload" "$python" -m pytest -p no:cacheprovider -m 'not slow' "${arguments[@]}" || status=$?
+LD_PRELOAD="$preload" "$python" -m pytest -p no:cacheprovider -o timeout=900 -m 'not slow' "${arguments[@]}" || status=$?
 # A report of a process that a test started, and whose exit code it did not look at.
 for report in "$reports"/*; do
   # Not one of memory that was refused: tests ask for more than there is.
