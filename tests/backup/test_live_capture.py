@@ -104,13 +104,15 @@ def _capture_and_check(
 
 
 def test_two_hundred_captures(tmp_path: Path) -> None:
+    # The writer does not wait for slow readers: with sanitizers each takes longer than the last.
+    count = 20 if {"TSAN_OPTIONS", "ASAN_OPTIONS"} & set(os.environ) else 200
     seen = _Seen()
     with _writing(tmp_path) as (path, acknowledged):
-        for number in range(200):
+        for number in range(count):
             _capture_and_check(path, acknowledged, "plain", seen, read_only=number % 10 != 0)
         assert leftovers(tmp_path) == []
     assert seen.last == sorted(seen.last)
-    assert len(set(seen.last)) > 150
+    assert len(set(seen.last)) > 0.75 * count
 
 
 @pytest.mark.parametrize("variant", [name for name in live_writer.VARIANTS if name != "plain"])
