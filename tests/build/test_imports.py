@@ -66,7 +66,6 @@ def test_a_client_loads_neither_the_other_one_nor_what_single_operations_need() 
     assert {"_client", "_get", "_objects"} <= loaded
     late = {
         "_async_client",
-        "_body",
         "_copy",
         "_deletions",
         "_head",

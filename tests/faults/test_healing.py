@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +122,15 @@ def test_a_rotten_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             content = volume.read_bytes()
             volume.write_bytes(flipped(content, content.index(part)))
             server.revive()
-            # It may take a moment to find its volumes again.
-            while not repository.verify(level="stored").ok:
-                pass
+            # It may take a moment to find its volumes again: 500 for each of its objects until then.
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    if repository.verify(level="stored").ok:
+                        break
+                except kumo_crt.S3Error as error:
+                    assert error.status == 500
+                assert time.monotonic() < deadline, "SeaweedFS has not found its data again"
             report = repository.verify(level="full")
             assert [(p.key, p.kind) for p in report.problems] == [(file.key, "unreadable")]
             again = repository.backup(tmp_path / "db")
