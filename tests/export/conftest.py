@@ -5,9 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rocksdict import Rdict
+
+from tests.support import databases
 
 
 @pytest.fixture
 def tmp_path(memory_path: Path) -> Path:
     """A directory in memory."""
     return memory_path
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A closed database of 2,000 keys."""
+    path = tmp_path / "db"
+    db = Rdict(str(path), databases.options())
+    databases.fill(db, 0, 2_000)
+    db.close()
+    return path

@@ -16,55 +16,35 @@ from rocksdict import Rdict
 import kumo_crt
 from kumo_crt import export
 from kumo_crt.export import _manifest
+from tests.export.helpers import PLACE, keys, url
 from tests.support import databases
 from tests.support.processes import start_python
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
-_PLACE = "exports/one/"
-
-
-def _url(bucket: str) -> str:
-    return f"s3://{bucket}/{_PLACE}"
-
-
-def _keys(boto: Any, bucket: str) -> list[str]:
-    found = boto.list_objects_v2(Bucket=bucket).get("Contents", [])
-    return [item["Key"].removeprefix(_PLACE) for item in found]
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """A closed database of 2,000 keys."""
-    path = tmp_path / "db"
-    db = Rdict(str(path), databases.options())
-    databases.fill(db, 0, 2_000)
-    db.close()
-    return path
-
 
 @pytest.fixture
 def made(s3: kumo_crt.S3Client, bucket: str, database: Path) -> str:
     """An export of it, in some files."""
-    export.export(database, _url(bucket), client=s3, file_bytes=100_000)
-    return _url(bucket)
+    export.export(database, url(bucket), client=s3, file_bytes=100_000)
+    return url(bucket)
 
 
 def test_there_is_one_already(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, made: str, database: Path
 ) -> None:
-    before = _keys(boto, bucket)
+    before = keys(boto, bucket)
     with pytest.raises(kumo_crt.RepositoryError, match="there is an export here already"):
         export.export(database, made, client=s3)
-    assert _keys(boto, bucket) == before
+    assert keys(boto, bucket) == before
 
 
 def test_of_several_at_once_one_wins(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:
     def run(_: int) -> export.ExportInfo:
-        return export.export(database, _url(bucket), client=s3, live=True, file_bytes=20_000).info
+        return export.export(database, url(bucket), client=s3, live=True, file_bytes=20_000).info
 
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(run, number) for number in range(4)]
@@ -72,8 +52,8 @@ def test_of_several_at_once_one_wins(
     won = [run.result() for run in runs if run.exception() is None]
     assert len(won) == 1
     assert all("there is an export here already" in str(failure) for failure in failures)
-    assert set(_keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in won[0].files)}
-    export.import_(_url(bucket), tmp_path / "copy", client=s3)
+    assert set(keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in won[0].files)}
+    export.import_(url(bucket), tmp_path / "copy", client=s3)
     assert databases.read_all(tmp_path / "copy") == databases.read_all(database)
 
 
@@ -87,13 +67,13 @@ def test_an_interruption_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         export.export(
             database,
-            _url(bucket),
+            url(bucket),
             client=s3,
             file_bytes=10_000,
             max_concurrency=1,
             progress=progress,
         )
-    assert _keys(boto, bucket) == []
+    assert keys(boto, bucket) == []
 
 
 def test_what_a_killed_one_left_is_removed(
@@ -107,16 +87,16 @@ def test_what_a_killed_one_left_is_removed(
                 os.kill(os.getpid(), signal.SIGKILL)
         export.export(sys.argv[1], sys.argv[2], file_bytes=10_000, progress=progress)
     """
-    with start_python(program, str(database), _url(bucket), env=s3_server.environment()) as process:
+    with start_python(program, str(database), url(bucket), env=s3_server.environment()) as process:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL, errors
-    left = _keys(boto, bucket)
+    left = keys(boto, bucket)
     assert left
     assert "kumo-export.json" not in left
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match="there is no export here"):
-        export.inspect(_url(bucket), client=s3)
-    info = export.export(database, _url(bucket), client=s3).info
-    assert set(_keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in info.files)}
+        export.inspect(url(bucket), client=s3)
+    info = export.export(database, url(bucket), client=s3).info
+    assert set(keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in info.files)}
 
 
 def test_sources_that_cannot_be_exported(
@@ -124,7 +104,7 @@ def test_sources_that_cannot_be_exported(
 ) -> None:
     def refused(source: Any, match: str, **options: Any) -> None:
         with pytest.raises(kumo_crt.RepositoryError, match=match):
-            export.export(source, _url(bucket), client=s3, **options)
+            export.export(source, url(bucket), client=s3, **options)
 
     refused(database, r"no column family 'users': it has 'default'", column_family="users")
     refused(tmp_path / "nothing", "no such directory")
@@ -141,11 +121,11 @@ def test_sources_that_cannot_be_exported(
     refused(columns, r"the key b'b' has several columns")
     columns.close()
     with pytest.raises(TypeError, match="Rdict or a path"):
-        export.export(5, _url(bucket), client=s3)
-    for url in ("exports/one", "http://x/y", "s3://"):
+        export.export(5, url(bucket), client=s3)
+    for wrong in ("exports/one", "http://x/y", "s3://"):
         with pytest.raises(ValueError, match="s3://bucket/prefix"):
-            export.export(database, url, client=s3)
-    assert _keys(boto, bucket) == []
+            export.export(database, wrong, client=s3)
+    assert keys(boto, bucket) == []
 
 
 def test_targets_that_cannot_be_imported_into(
@@ -171,17 +151,17 @@ def test_targets_that_cannot_be_imported_into(
 def test_dry_runs_write_nothing(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:
-    report = export.export(database, _url(bucket), client=s3, dry_run=True)
+    report = export.export(database, url(bucket), client=s3, dry_run=True)
     assert (report.info.entries, report.info.total_bytes) == (2_000, 2_000 * 212)
-    assert _keys(boto, bucket) == []
-    export.export(database, _url(bucket), client=s3)
+    assert keys(boto, bucket) == []
+    export.export(database, url(bucket), client=s3)
     (tmp_path / "empty").mkdir()
     for target in (tmp_path / "new", tmp_path / "empty"):
-        assert export.import_(_url(bucket), target, client=s3, dry_run=True).info.entries == 2_000
+        assert export.import_(url(bucket), target, client=s3, dry_run=True).info.entries == 2_000
     assert not (tmp_path / "new").exists()
     assert list((tmp_path / "empty").iterdir()) == []
     with pytest.raises(kumo_crt.RepositoryError, match="has keys already"):
-        export.import_(_url(bucket), database, client=s3, dry_run=True)
+        export.import_(url(bucket), database, client=s3, dry_run=True)
 
 
 def _flip(content: bytes) -> bytes:
@@ -209,7 +189,7 @@ def test_a_damaged_file_changes_nothing(
     match: str,
     new: bool,
 ) -> None:
-    key = _PLACE + export.inspect(made, client=s3).files[2].key
+    key = PLACE + export.inspect(made, client=s3).files[2].key
     content = boto.get_object(Bucket=bucket, Key=key)["Body"].read()
     boto.delete_object(Bucket=bucket, Key=key)
     if damage is not None:
@@ -231,10 +211,10 @@ def test_a_damaged_file_changes_nothing(
 
 def _replace_file(boto: Any, bucket: str, content: bytes, entries: int) -> None:
     """Makes the export's only file another one that its manifest fits."""
-    key = f"{_PLACE}kumo-export.json"
+    key = f"{PLACE}kumo-export.json"
     document = json.loads(boto.get_object(Bucket=bucket, Key=key)["Body"].read())
     (file,) = document["files"]
-    boto.put_object(Bucket=bucket, Key=_PLACE + file["key"], Body=content)
+    boto.put_object(Bucket=bucket, Key=PLACE + file["key"], Body=content)
     file["crc32c"] = f"{kumo_crt.crc32c(content):08x}"
     file["size"] = document["total_bytes"] = len(content)
     file["entries"] = document["entries"] = entries
@@ -267,10 +247,10 @@ def test_lines_that_are_no_export(
     lines: bytes,
     match: str,
 ) -> None:
-    export.export(database, _url(bucket), client=s3, encoding="jsonl")
+    export.export(database, url(bucket), client=s3, encoding="jsonl")
     _replace_file(boto, bucket, lines, 2)
     with pytest.raises(kumo_crt.IntegrityError, match=match):
-        export.import_(_url(bucket), tmp_path / "copy", client=s3)
+        export.import_(url(bucket), tmp_path / "copy", client=s3)
     assert not (tmp_path / "copy").exists()
 
 
@@ -278,13 +258,13 @@ def test_lines_written_by_somebody_else(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:
     """Spaces, escapes, another order of members and no newline at the end are all right."""
-    export.export(database, _url(bucket), client=s3, encoding="jsonl")
+    export.export(database, url(bucket), client=s3, encoding="jsonl")
     lines = (
         b'{ "value" : {"base64": "AA=="}, "key": "\\u0061" }\r\n'
         b'{"key":{"base64":"/w=="},"value":""}'
     )
     _replace_file(boto, bucket, lines, 2)
-    export.import_(_url(bucket), tmp_path / "copy", client=s3)
+    export.import_(url(bucket), tmp_path / "copy", client=s3)
     assert databases.read_all(tmp_path / "copy") == [
         ("default", b"a", b"\0"),
         ("default", b"\xff", b""),
@@ -294,14 +274,14 @@ def test_lines_written_by_somebody_else(
 def test_a_file_that_is_no_table(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:
-    info = export.export(database, _url(bucket), client=s3).info
-    content = boto.get_object(Bucket=bucket, Key=_PLACE + info.files[0].key)["Body"].read()
+    info = export.export(database, url(bucket), client=s3).info
+    content = boto.get_object(Bucket=bucket, Key=PLACE + info.files[0].key)["Body"].read()
     _replace_file(boto, bucket, content, 1_999)
     with pytest.raises(kumo_crt.IntegrityError, match="2000 entries, the manifest says 1999"):
-        export.import_(_url(bucket), tmp_path / "copy", client=s3)
+        export.import_(url(bucket), tmp_path / "copy", client=s3)
     _replace_file(boto, bucket, b"no table" * 100, 2_000)
     with pytest.raises(kumo_crt.IntegrityError, match="is no SST file"):
-        export.import_(_url(bucket), tmp_path / "copy", client=s3)
+        export.import_(url(bucket), tmp_path / "copy", client=s3)
     assert not (tmp_path / "copy").exists()
 
 
@@ -358,9 +338,9 @@ def test_hostile_manifests(change: dict[str, Any], match: str) -> None:
 def test_manifests_that_are_none(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, document: bytes
 ) -> None:
-    boto.put_object(Bucket=bucket, Key=f"{_PLACE}kumo-export.json", Body=document)
+    boto.put_object(Bucket=bucket, Key=f"{PLACE}kumo-export.json", Body=document)
     with pytest.raises(kumo_crt.FormatError, match=r"exports/one/kumo-export\.json"):
-        export.inspect(_url(bucket), client=s3)
+        export.inspect(url(bucket), client=s3)
 
 
 def test_no_open_files_are_left(

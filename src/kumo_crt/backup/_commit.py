@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _inflight, _layout, _manifest, _notices
+from kumo_crt.backup._kept import Kept, missing_task
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._notices import Notices
-from kumo_crt.backup._results import Snapshot, SnapshotFile, StoredObject
+from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
@@ -20,11 +21,10 @@ from kumo_crt.s3._head import head_task
 
 _log = logging.getLogger("kumo_crt.backup")
 _COMMIT_ATTEMPTS = 3
-_HEADS_AT_ONCE = 16
 
 
 class FoundDamagedError(IntegrityError):
-    """What a backup relies on was found damaged while it ran: another attempt sends it again."""
+    """What a backup needs was found damaged or lost while it ran: another attempt sends it."""
 
 
 class Reused(NamedTuple):
@@ -88,11 +88,27 @@ def check_relied_on(
                 f"{store.url(damaged[0])}: was found damaged while the backup ran ({len(damaged)} "
                 "such objects). Nothing was committed: run it again, and they are sent"
             )
-    missing = yield from _missing(store, (i.file for i in reused if i.file.key in doubtful))
+    missing = yield from missing_task(
+        store, (item.file.stored for item in reused if item.file.key in doubtful)
+    )
     if missing:
         raise IntegrityError(
             f"{store.url(missing[0])}: was deleted while the backup ran ({len(missing)} such "
             "objects). Nothing was committed: run it again, and they are sent"
+        )
+
+
+def check_sent(store: Store, kept: Kept, files: Iterable[SnapshotFile]) -> Task[None]:
+    """Makes sure that what was sent is there, as far as its answers do not.
+
+    Raises:
+        FoundDamagedError: Something is not.
+    """
+    lost = yield from kept.lost(file.stored for file in files if file.key is not None)
+    if lost:
+        raise FoundDamagedError(
+            f"{store.url(lost[0])}: the service said that it had stored it, and does not have it "
+            f"({len(lost)} such objects). Nothing was committed: run it again, and they are sent"
         )
 
 
@@ -124,26 +140,37 @@ def commit(
     """Writes the manifest, under an id that nobody else has; ``draw`` makes one.
 
     Raises:
+        IntegrityError: The service says each time that it has it, and does not list it.
         LeaseExpiredError: The pin lapsed.
         PreconditionFailedError: Every id that was drawn was taken.
     """
     for attempt in range(1, _COMMIT_ATTEMPTS + 1):
         snapshot = draw()
         document = encode(store, snapshot, config, tool)
+        key = _layout.snapshot_key(snapshot.id)
         lease.check()
         try:
-            result = yield from write_new_task(store, _layout.snapshot_key(snapshot.id), document)
+            kept = Kept(store)
+            result = yield from write_new_task(store, key, document)
+            kept.heard(key, result.confirmed)
+            visible = kept.is_certain(key) or (yield from _is_listed(store, key))
         except PreconditionFailedError:
             # Two backups of the same second drew the same number: nothing of the other's is lost.
             if attempt == _COMMIT_ATTEMPTS:
                 raise
+            continue
         except BaseException:
             # The manifest may still arrive: until it cannot any more, its data has to be there.
             lease.leave()
             raise
-        else:
+        if visible:
             return Committed(snapshot, result.server_time)
-    raise AssertionError("unreachable")
+        # As after the crash of a server that had written the object, and not yet its directory.
+        yield from delete_task(store.context, store.bucket, store.location.key(key))
+    raise IntegrityError(
+        f"{store.url(key)}: the service said that it had stored it, and does not list it. There is "
+        "no snapshot: look at what answers at the endpoint, and run it again"
+    )
 
 
 def check_after(
@@ -158,7 +185,7 @@ def check_after(
     """
     if not lease.outlived(committed.at):
         return
-    missing = yield from _missing(store, (item.file for item in reused))
+    missing = yield from missing_task(store, (item.file.stored for item in reused))
     if missing:
         key = _layout.snapshot_key(committed.snapshot.id)
         yield from delete_task(store.context, store.bucket, store.location.key(key))
@@ -172,6 +199,12 @@ def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:
     return {item for item, is_there in zip(ids, there, strict=True) if not is_there}
 
 
+def _is_listed(store: Store, key: str) -> Task[bool]:
+    """Whether a listing has it, which is how readers find snapshots."""
+    page, _ = yield from store.list_page(key)
+    return any(item.key == store.location.key(key) for item in page)
+
+
 def is_there(store: Store, key: str) -> Task[bool]:
     """Whether there is something at a key."""
     try:
@@ -179,19 +212,3 @@ def is_there(store: Store, key: str) -> Task[bool]:
     except NotFoundError:
         return False
     return True
-
-
-def _missing(store: Store, files: Iterable[SnapshotFile]) -> Task[list[str]]:
-    """Keys of those data objects that are gone, or of another size."""
-
-    def look(wanted: StoredObject) -> Task[str | None]:
-        key = wanted.key
-        try:
-            found = yield from head_task(store.context, store.bucket, store.location.key(key))
-        except NotFoundError:
-            return key
-        return None if found.size == wanted.size else key
-
-    objects = dict.fromkeys(file.stored for file in files)
-    found: list[str | None] = yield Gather((look(item) for item in objects), _HEADS_AT_ONCE)
-    return [key for key in found if key is not None]

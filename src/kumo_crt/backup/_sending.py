@@ -56,10 +56,11 @@ class Content(Protocol):
 
 
 class Sent(NamedTuple):
-    """What came of it."""
+    """What came of it; whether the service told the checksum, or was asked about it."""
 
     stored: StoredObject
     was_there: bool
+    confirmed: bool
 
 
 class FileContent:
@@ -262,7 +263,7 @@ def _put(sender: Sender, name: str, content: Content) -> Task[Sent | None]:
     except PreconditionFailedError:
         return (yield from _already_there(sender, name, content))
     crc = result.checksum_crc32c or 0  # never None: it was asked for
-    return Sent(StoredObject(key, result.size, crc), was_there=False)
+    return Sent(StoredObject(key, result.size, crc), was_there=False, confirmed=result.confirmed)
 
 
 def _already_there(sender: Sender, name: str, content: Content) -> Task[Sent | None]:
@@ -286,7 +287,7 @@ def _already_there(sender: Sender, name: str, content: Content) -> Task[Sent | N
     elif found.checksum_crc32c != crc:
         return None
     sender.meter.add(content.size)
-    return Sent(StoredObject(key, content.size, crc), was_there=True)
+    return Sent(StoredObject(key, content.size, crc), was_there=True, confirmed=True)
 
 
 def send_bundle_task(

@@ -27,6 +27,7 @@ from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._inflight import LeaseState
+from kumo_crt.backup._kept import Kept
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._packing import Bundle, Limits, Packing
@@ -73,6 +74,10 @@ class BackupPlan:
     shunned: set[str] = field(default_factory=set)
     sent_again: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    kept: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept = Kept(self.store)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
@@ -231,6 +236,10 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
         files = yield from _send_files(plan, sender)
     else:
         files = yield from _send_archive(plan, sender, archive)
+    proven = {item.file.key for item in plan.relied_on if item.source is not None}
+    yield from _commit.check_sent(
+        plan.store, plan.kept, (file for file in files if file.key not in proven)
+    )
     yield from _commit.check_relied_on(
         plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
     )
@@ -347,6 +356,7 @@ def _send_archive(plan: BackupPlan, sender: Sender, archive: Archive) -> Task[li
 
 def _count(plan: BackupPlan, sent: Sent, files: Iterable[SnapshotFile]) -> None:
     """Notes whether something was sent, or had been by a backup that was interrupted."""
+    plan.kept.heard(sent.stored.key, sent.confirmed)
     if sent.was_there:
         plan.reused += sent.stored.size
         plan.relied_on += (Reused(file, None) for file in files)

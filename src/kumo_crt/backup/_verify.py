@@ -14,6 +14,7 @@ from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _damage, _layout, _ledger, _notices, _selection, _verify_job
 from kumo_crt.backup._fetch import missing, wrong_size
+from kumo_crt.backup._kept import missing_task
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._objects import DataObject, objects_of
@@ -273,9 +274,16 @@ def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snaps
 
 
 def _quick(store: Store, objects: Iterable[DataObject], meter: Meter) -> Task[list[Outcome]]:
-    """One listing for all: a thousand objects a request."""
+    """One listing for all: a thousand objects a request; what is not in it is asked for."""
+    objects = list(objects)
     listed = yield from store.list_all(_layout.DATA)
     sizes = {item.key: item.size for item in listed}
+    unlisted = [item for item in objects if store.location.key(item.key) not in sizes]
+    gone = set((yield from missing_task(store, (item.stored for item in unlisted))))
+    for item in unlisted:
+        if item.key not in gone:
+            _log.warning("%s: is there, but the service does not list it", store.url(item.key))
+            sizes[store.location.key(item.key)] = item.size
     outcomes = []
     for item in objects:
         size = sizes.get(store.location.key(item.key))

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kumo_crt._engine import Blocking, First, Gather, Meter, Sleep, Task
+from kumo_crt.backup._kept import Kept
+from kumo_crt.backup._results import StoredObject
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
-from kumo_crt.exceptions import PreconditionFailedError, RepositoryError
+from kumo_crt.exceptions import (
+    IntegrityError,
+    NotFoundError,
+    PreconditionFailedError,
+    RepositoryError,
+)
 from kumo_crt.export import _manifest
 from kumo_crt.export._files import Written, write_next
 from kumo_crt.export._results import ExportedFile, ExportInfo
 from kumo_crt.export._source import Entry
 from kumo_crt.s3._body import FileSource
 from kumo_crt.s3._deletions import delete_many_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 
@@ -54,10 +62,12 @@ class ExportPlan:
 def export_task(plan: ExportPlan) -> Task[ExportInfo]:
     """Runs a plan; the export exists when this has returned, and not before."""
     yield from check_free(plan.store)
+    kept = Kept(plan.store)
     attempt = secrets.token_hex(8)
     place = f"{_manifest.DATA}{attempt}/"
+    may_exist = False
     try:
-        files: list[ExportedFile] = yield Gather(_tasks(plan, place), plan.concurrency)
+        files: list[ExportedFile] = yield Gather(_tasks(plan, place, kept), plan.concurrency)
         info = replace(
             plan.info,
             files=tuple(files),
@@ -66,13 +76,24 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
         )
         document = _manifest.encode(info, plan.tool)
         _manifest.decode(document, plan.store.url(_manifest.KEY), info.url)
+        yield from _check(
+            plan.store, kept, (StoredObject(file.key, file.size, file.crc32c) for file in files)
+        )
+        may_exist = True
         try:
-            yield from write_new_task(plan.store, _manifest.KEY, document)
+            result = yield from write_new_task(plan.store, _manifest.KEY, document)
         except PreconditionFailedError:
+            may_exist = False  # another's does
             raise _taken(plan.store) from None
+        kept.heard(_manifest.KEY, result.confirmed)
+        yield from _check(plan.store, kept, [StoredObject(_manifest.KEY, result.size, 0)])
     except GeneratorExit:
         raise
     except BaseException:  # an interrupt may come from a callback, or while a file is written
+        if may_exist:
+            yield Sleep(_LATE)
+            if not (yield from _is_absent(plan.store, _manifest.KEY)):
+                raise  # an export must not lose what it names
         yield from _remove(plan.store, place)
         # What was cut off when it had been sent in full, the service may have carried out since.
         yield Sleep(_LATE)
@@ -103,14 +124,27 @@ def _taken(store: Store) -> RepositoryError:
     )
 
 
-def _tasks(plan: ExportPlan, place: str) -> Generator[Task[ExportedFile] | First, Any, None]:
+def _check(store: Store, kept: Kept, objects: Iterable[StoredObject]) -> Task[None]:
+    """Makes sure that what was sent is there, as far as its answers do not."""
+    lost = yield from kept.lost(objects)
+    if lost:
+        raise IntegrityError(
+            f"{store.url(lost[0])}: the service said that it had stored it, and does not have it "
+            f"({len(lost)} such objects). There is no export: look at what answers at the "
+            "endpoint, and run it again"
+        )
+
+
+def _tasks(
+    plan: ExportPlan, place: str, kept: Kept
+) -> Generator[Task[ExportedFile] | First, Any, None]:
     number = 0
     while True:
         path = plan.scratch / f"{number:06d}.{plan.info.encoding}"
         written = yield First(_write(plan, path))
         if written is None:
             return
-        yield _send(plan, f"{place}{path.name}", written)
+        yield _send(plan, f"{place}{path.name}", written, kept)
         number += 1
 
 
@@ -120,7 +154,7 @@ def _write(plan: ExportPlan, path: Path) -> Task[Written | None]:
     return written
 
 
-def _send(plan: ExportPlan, key: str, written: Written) -> Task[ExportedFile]:
+def _send(plan: ExportPlan, key: str, written: Written, kept: Kept) -> Task[ExportedFile]:
     options = PutOptions(
         checksum=True,
         headers={"Content-Type": "application/octet-stream"},
@@ -132,8 +166,20 @@ def _send(plan: ExportPlan, key: str, written: Written) -> Task[ExportedFile]:
         source = FileSource(opened.fileno())
         where = plan.store.location.key(key)
         result = yield from put_task(plan.store.context, plan.store.bucket, where, source, options)
+    kept.heard(key, result.confirmed)
     written.path.unlink()
     return ExportedFile(key, result.size, result.checksum_crc32c or 0, written.entries)
+
+
+def _is_absent(store: Store, key: str) -> Task[bool]:
+    """Whether there certainly is no such object."""
+    try:
+        yield from head_task(store.context, store.bucket, store.location.key(key))
+    except NotFoundError:
+        return True
+    except Exception:
+        return False
+    return False
 
 
 def _remove(store: Store, place: str, but: str | None = None) -> Task[None]:

@@ -223,15 +223,17 @@ def _result(copy: _Copy, response: _core.Response, parts: int) -> PutResult:
     etag = text_of(root, "ETag").strip('"')
     if not etag:
         raise S3Error("MalformedResponse", 200, f"{copy.what}: no ETag in the answer")
+    told = decode_crc32c(text_of(root, "ChecksumCRC32C"))
     return PutResult(
         etag=etag,
         version_id=answer.get("x-amz-version-id"),
-        checksum_crc32c=decode_crc32c(text_of(root, "ChecksumCRC32C")),
+        checksum_crc32c=told,
         size=copy.size,
         parts=parts,
         server_time=answer.time("date"),
         sse=answer.get(SSE),
         kms_key_id=answer.get(SSE_KEY),
+        confirmed=told is not None,
     )
 
 

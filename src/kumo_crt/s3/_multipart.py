@@ -250,7 +250,7 @@ def _complete(
             raise
         return ours
     stored = text_of(root, "ChecksumCRC32C")
-    if "-" not in stored:  # a composite one, from a service without FULL_OBJECT, is no CRC32C
-        confirm(stored, crc, what)
+    # A composite one, from a service without FULL_OBJECT, is no CRC32C.
+    told = "-" in stored or confirm(stored, crc, what)
     etag = text_of(root, "ETag").strip('"')
-    return result_of(Headers(response.headers), etag, crc, size, len(parts))
+    return result_of(Headers(response.headers), etag, crc, size, told, len(parts))

@@ -176,7 +176,7 @@ def _single(
             raise
         return ours
     answer = Headers(response.headers)
-    confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
+    told = confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
     if trailing and not confirmed(response):
         ctx.trailers.refused()
         raise ChecksumMismatchError(
@@ -184,7 +184,7 @@ def _single(
             "stored something else, so put it again"
         )
     meter.add(source.size)
-    return result_of(answer, answer.etag, crc, source.size)
+    return result_of(answer, answer.etag, crc, source.size, told)
 
 
 def _multipart(

@@ -27,6 +27,8 @@ class PutResult:
         server_time: The service's clock when it answered.
         sse: Encryption that the service says it used.
         kms_key_id: KMS key that it used.
+        confirmed: Whether the service told the CRC32C, or was asked about the object since. Many
+            services never do.
     """
 
     etag: str
@@ -37,6 +39,7 @@ class PutResult:
     server_time: datetime | None = None
     sse: str | None = None
     kms_key_id: str | None = None
+    confirmed: bool = False
 
 
 class PutOptions(NamedTuple):
@@ -59,7 +62,9 @@ class PutOptions(NamedTuple):
     resume: Sequence[str] | None = None
 
 
-def result_of(answer: Headers, etag: str, crc: int | None, size: int, parts: int = 0) -> PutResult:
+def result_of(
+    answer: Headers, etag: str, crc: int | None, size: int, confirmed: bool, parts: int = 0
+) -> PutResult:
     """What was stored, by the answer to the request that stored it."""
     return PutResult(
         etag,
@@ -70,17 +75,19 @@ def result_of(answer: Headers, etag: str, crc: int | None, size: int, parts: int
         answer.time("date"),
         answer.get(SSE),
         answer.get(SSE_KEY),
+        confirmed,
     )
 
 
-def confirm(stored: str | None, crc: int | None, what: str) -> None:
-    """Compares what the service says it stored with what was sent."""
+def confirm(stored: str | None, crc: int | None, what: str) -> bool:
+    """Compares what the service says it stored with what was sent; False if it says nothing."""
     value = decode_crc32c(stored)
     if crc is not None and value is not None and value != crc:
         raise ChecksumMismatchError(
             f"{what}: sent CRC32C {crc:08x}, the service stored {value:08x}. The object may be "
             "damaged: put it again"
         )
+    return value is not None
 
 
 def already_ours(
@@ -109,4 +116,5 @@ def already_ours(
         server_time=found.server_time,
         sse=found.sse,
         kms_key_id=found.kms_key_id,
+        confirmed=True,
     )

@@ -190,6 +190,11 @@ class Retries:
         self.pace = Pace()
         self.causes: Counter[str] = Counter()
 
+    @property
+    def outages(self) -> int:
+        """How often a request was sent again because the service was away, or failed."""
+        return sum(self.causes[cause] for cause in _OUTAGES)
+
     def cause(self, call: Call, response: _core.Response) -> str | None:
         """Why a request should be tried again; None if it should not."""
         name = response.error_name
