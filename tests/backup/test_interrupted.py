@@ -218,10 +218,8 @@ def test_ctrl_c_in_a_backup(
     assert seconds < 1
     assert leftovers(tmp_path) == []
     assert keys(boto, bucket, "snapshots/") == set()
-    deadline = time.monotonic() + 5
-    while open_uploads(boto, bucket) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert open_uploads(boto, bucket) == []
+    # As after a kill, what was sent stays for the next one.
+    assert len(open_uploads(boto, bucket)) == 1
     repository.backup(path)
     assert repository.verify(level="full").ok
 

@@ -29,7 +29,7 @@ from tests.backup.helpers import (
     url,
 )
 from tests.support.data import MIB, payload
-from tests.support.fault_proxy import FaultProxy
+from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.processes import start_python
 from tests.support.servers import S3Server
 
@@ -43,6 +43,7 @@ def parts_are_sent_once(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("KUMO_CRT_CHECKSUM_TRAILERS", "0")
 
 
+_BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 # One part after the other; kills itself when so many bytes are done.
 _KILLED = """
 import os, signal, sys, time
@@ -143,6 +144,56 @@ def _large(repository: kumo_crt.Repository, path: Path) -> tuple[str, bytes]:
     """Key and content of the file that takes three parts."""
     file = stored_files(repository.backup(path, dry_run=True))[0]
     return key_of(file), (path / file.path).read_bytes()
+
+
+@pytest.mark.parametrize("end", ["interrupted", "trouble"])
+def test_what_ends_in_good_order_is_gone_on_with_too(
+    repository: kumo_crt.Repository,
+    again: kumo_crt.Repository,
+    s3_server: S3Server,
+    proxy: FaultProxy,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    end: str,
+) -> None:
+    """Whoever presses Ctrl-C after hours has no less than whoever kills it."""
+    path = make("large")
+    arguments = s3_server.client_arguments(
+        endpoint_url=proxy.endpoint_url,
+        part_size=5 * MIB,
+        multipart_threshold=5 * MIB,
+        max_connections=1,
+        max_attempts=1,
+    )
+    fault = Fault("answer", "request", method="PUT", target="partNumber=3&", answer=_BROKEN)
+    expected: type[BaseException] = kumo_crt.S3Error
+    if end == "interrupted":
+        fault.action = "stall"
+        expected = KeyboardInterrupt
+
+    def interrupt() -> None:
+        if fault.fired.wait(30) and end == "interrupted":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with (
+        kumo_crt.S3Client(**arguments) as client,
+        kumo_crt.Repository.open(url(bucket), client=client) as slow,
+        proxy.armed(fault),
+        pytest.raises(expected),
+    ):
+        slow.backup(path, max_concurrency=1)
+    thread.join()
+    ((_, parts),) = _parts(boto, bucket).items()
+    assert parts == [1, 2]
+    proxy.requests.clear()
+    again.backup(path)
+    assert _sent(proxy) == [3]
+    assert proxy.count("POST", "uploads") == 0
+    assert open_uploads(boto, bucket) == []
+    assert repository.verify(level="full").ok
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,12 @@ from kumo_crt._engine import (
 )
 from kumo_crt.exceptions import (
     ChecksumMismatchError,
+    CredentialsError,
     NotFoundError,
     PreconditionFailedError,
     S3Error,
+    ThrottledError,
+    TransportError,
 )
 from kumo_crt.s3._answers import (
     ATTEMPT,
@@ -113,6 +116,9 @@ def multipart_task(
 ) -> Task[PutResult]:
     """Uploads pieces as the parts of one object; aborts the upload if anything fails.
 
+    One that may be gone on with (``options.resume``) stays when it was cancelled, or the service
+    failed.
+
     A piece comes with the room in memory that it takes, to be held until it is sent. ``sent`` is
     told of each part that the service has.
     """
@@ -181,9 +187,17 @@ def multipart_task(
     try:
         parts = yield Gather(tasks(), limit)
         return (yield from _complete(ctx, bucket, key, upload_id, parts, options, attempt, what))
-    except (Exception, Cancelled):
-        yield from _abort(ctx, bucket, key, upload_id)
+    except (Exception, Cancelled) as error:
+        if options.resume is None or not _says_nothing_of_the_content(error):
+            yield from _abort(ctx, bucket, key, upload_id)
         raise
+
+
+def _says_nothing_of_the_content(error: BaseException) -> bool:
+    """Whether what was sent is as good as before: somebody may go on with it."""
+    if isinstance(error, S3Error) and error.status >= 500:
+        return True
+    return isinstance(error, Cancelled | TransportError | CredentialsError | ThrottledError)
 
 
 def _abort(ctx: Context, bucket: str, key: str, upload_id: str) -> Task[None]:

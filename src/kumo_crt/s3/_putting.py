@@ -48,7 +48,7 @@ class PutOptions(NamedTuple):
     ``meter`` and ``throttle`` are shared with other transfers; ``progress`` is this one's own. A
     multipart upload whose CRC32C is not ``expected_crc32c`` is aborted instead of completed.
     ``resume``, if not None, says that the key stands for the content, whoever writes it; with ids
-    of uploads that were begun and may be gone on with.
+    of uploads that were begun and may be gone on with. Such an upload stays if it is interrupted.
     """
 
     checksum: bool
