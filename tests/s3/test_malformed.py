@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -171,6 +171,37 @@ def test_numbers_and_dates_without_sense(
             client.get_object("bucket", "key")
     fake.default = Answer(200, BODY, {"ETag": '"0"'})
     assert content(client.get_object("bucket", "key")) == BODY
+
+
+_ANYTHING = Answer(200, b"<html><body>Please log in</body></html>", {"ETag": '"0"'})
+_ASKING: dict[str, Callable[[kumo_crt.S3Client], object]] = {
+    "list_objects": lambda client: list(client.list_objects("bucket")),
+    "list_object_versions": lambda client: list(client.list_object_versions("bucket")),
+    "list_multipart_uploads": lambda client: list(client.list_multipart_uploads("bucket")),
+    "delete_objects": lambda client: client.delete_objects("bucket", ["key"]),
+    "get_bucket_versioning": lambda client: client.get_bucket_versioning("bucket"),
+}
+
+
+@pytest.mark.parametrize("ask", _ASKING.values(), ids=list(_ASKING))
+def test_another_document(
+    fake: FakeS3, client: kumo_crt.S3Client, ask: Callable[[kumo_crt.S3Client], object]
+) -> None:
+    """A page that something between us and the service answers with is no empty listing."""
+    fake.default = _ANYTHING
+    with pytest.raises(kumo_crt.S3Error, match="the answer is a html, no"):
+        ask(client)
+
+
+def test_another_document_at_the_end_of_an_upload(fake: FakeS3, client: kumo_crt.S3Client) -> None:
+    begun = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    part = Answer(headers={"ETag": '"0"'})
+    fake.script.extend([Answer(body=begun), *[part] * 4])
+    fake.default = _ANYTHING
+    body = payload(4 * PART)
+    with pytest.raises(kumo_crt.S3Error, match="no CompleteMultipartUploadResult"):
+        client.put_object("bucket", "key", body)
+    assert fake.asked[-1].method == "DELETE"
 
 
 @pytest.mark.servers("seaweed-http")

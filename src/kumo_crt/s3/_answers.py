@@ -169,11 +169,16 @@ def encode_crc32c(value: int) -> str:
     return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
-def parse_xml(body: bytes | memoryview, what: str) -> Element:
+def parse_xml(body: bytes | memoryview, what: str, expected: str | None = None) -> Element:
     """Parses an answer, dropping XML namespaces.
 
+    Args:
+        body: The answer.
+        what: What was done; begins the message.
+        expected: Name of its root: where something may be absent, any document would do.
+
     Raises:
-        S3Error: It is not XML, or an error document inside a successful answer.
+        S3Error: It is not XML, another document, or an error inside a successful answer.
     """
     try:
         root = _xml.parse(bytes(body))
@@ -181,6 +186,10 @@ def parse_xml(body: bytes | memoryview, what: str) -> Element:
         raise S3Error("MalformedResponse", 200, f"{what}: the answer is no XML: {error}") from None
     if root.tag == "Error":
         raise _error_from(root, 200, what, "")
+    if expected not in (None, root.tag):
+        raise S3Error(
+            "MalformedResponse", 200, f"{what}: the answer is a {root.tag}, no {expected}"
+        )
     return root
 
 

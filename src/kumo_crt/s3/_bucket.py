@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def configuration_task(
-    ctx: Context, bucket: str, operation: str, part: str
+    ctx: Context, bucket: str, operation: str, part: str, expected: str | None = None
 ) -> Task[Element | None]:
     """Reads one part of a bucket's configuration; None if there is none.
 
@@ -24,6 +24,7 @@ def configuration_task(
         bucket: Bucket.
         operation: S3's name of the request, such as ``"GetBucketLifecycleConfiguration"``.
         part: Its name in the query, such as ``"lifecycle"``.
+        expected: See `parse_xml`.
 
     Raises:
         S3Error: The service refused, or does not know this request.
@@ -36,7 +37,7 @@ def configuration_task(
         if error.code == "NoSuchBucket":
             raise
         return None  # NoSuchLifecycleConfiguration and its like
-    return parse_xml(memoryview(response.body), what)
+    return parse_xml(memoryview(response.body), what, expected)
 
 
 def create_bucket_task(ctx: Context, bucket: str, object_lock: bool = False) -> Task[None]:
@@ -62,7 +63,9 @@ def delete_bucket_task(ctx: Context, bucket: str) -> Task[None]:
 
 def get_versioning_task(ctx: Context, bucket: str) -> Task[str | None]:
     """Whether a bucket keeps versions: Enabled, Suspended, or None where it never did."""
-    root = yield from configuration_task(ctx, bucket, "GetBucketVersioning", "versioning")
+    root = yield from configuration_task(
+        ctx, bucket, "GetBucketVersioning", "versioning", "VersioningConfiguration"
+    )
     return (text_of(root, "Status") or None) if root is not None else None
 
 

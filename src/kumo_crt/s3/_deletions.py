@@ -198,7 +198,7 @@ def _delete_request(
     wanted: dict[str, list[str]] = {}
     for key, version_id in objects:
         wanted.setdefault(key, []).append(version_id or "")
-    for item in parse_xml(memoryview(response.body), what):
+    for item in parse_xml(memoryview(response.body), what, "DeleteResult"):
         key, version = text_of(item, "Key"), text_of(item, "VersionId")
         # Services name the version that was asked for, or what became of it, or none.
         versions = [version] if version in wanted.get(key, ()) else wanted.get(key, [])

@@ -94,7 +94,7 @@ def list_versions_page_task(
     query.sort()
     response = yield from ctx.request("ListObjectVersions", "GET", bucket, query=query)
     raise_for(response, what, ctx.endpoint(bucket))
-    root = parse_xml(memoryview(response.body), what)
+    root = parse_xml(memoryview(response.body), what, "ListVersionsResult")
     name = _names(root)
     found = [
         VersionInfo(
@@ -125,7 +125,7 @@ def list_uploads_page_task(
     query.sort()
     response = yield from ctx.request("ListMultipartUploads", "GET", bucket, query=query)
     raise_for(response, what, ctx.endpoint(bucket))
-    root = parse_xml(memoryview(response.body), what)
+    root = parse_xml(memoryview(response.body), what, "ListMultipartUploadsResult")
     name = _names(root)
     found = [
         UploadInfo(

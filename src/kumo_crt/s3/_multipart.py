@@ -256,7 +256,7 @@ def _complete(
     )
     try:
         raise_for(response, what, ctx.endpoint(bucket))
-        root = parse_xml(memoryview(response.body), what)
+        root = parse_xml(memoryview(response.body), what, "CompleteMultipartUploadResult")
     except (PreconditionFailedError, NotFoundError):
         # NoSuchUpload too may mean that an earlier try had succeeded.
         ours = yield from already_ours(ctx, bucket, key, size, crc, attempt)

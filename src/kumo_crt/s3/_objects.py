@@ -31,9 +31,7 @@ def list_page_task(
     query.sort()
     response = yield from ctx.request("ListObjectsV2", "GET", bucket, query=query)
     raise_for(response, what, ctx.endpoint(bucket))
-    root = parse_xml(memoryview(response.body), what)
-    if root.tag != "ListBucketResult":
-        raise S3Error("MalformedResponse", 200, f"{what}: the answer is a {root.tag}, no listing")
+    root = parse_xml(memoryview(response.body), what, "ListBucketResult")
     encoded = text_of(root, "EncodingType") == "url"
 
     def name(text: str) -> str:
