@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.servers("seaweed-http"), pytest.mark.usefixtures("each
 
 # What anything may answer that has taken the address while the service is away.
 _YES = b'HTTP/1.1 200 OK\r\nETag: "0123456789abcdef0123456789abcdef"\r\nContent-Length: 0\r\n\r\n'
+# What a load balancer answers that finds nobody behind it.
+_NOBODY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 13\r\n\r\n<html></html>"
 _NOTHING_LISTED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>0</KeyCount></ListBucketResult>"""
 
@@ -89,6 +91,8 @@ def test_somebody_else_answers_always(
     _check(boto, bucket, proxied.backup(path))
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["cut", "a balancer"])
+@pytest.mark.parametrize("when", ["sending", "looking at leases", "committing"])
 def test_the_service_comes_back_without_it(
     proxied: kumo_crt.Repository,
     s3_via_proxy: kumo_crt.S3Client,
@@ -98,24 +102,38 @@ def test_the_service_comes_back_without_it(
     make: Make,
     library: Library,
     tmp_path: Path,
+    when: str,
+    behind: bool,
 ) -> None:
     """As after a power failure: what it had confirmed before is gone, and nobody says so."""
     stored: list[str] = []
+    lost: list[str] = []
 
     def before(_: int, sent: Sent) -> None:
-        if sent.operation != "PutObject" or "/data/" not in sent.key:
-            return
-        stored.append(sent.key.removeprefix(f"{PREFIX}/"))
-        if len(stored) == 3:
-            for key in stored[:2]:
+        data = sent.operation == "PutObject" and "/data/" in sent.key
+        if data:
+            stored.append(sent.key.removeprefix(f"{PREFIX}/"))
+        now = {
+            "sending": data and len(stored) == 3,
+            "looking at leases": sent.operation == "ListObjectsV2" and bool(stored),
+            "committing": sent.operation == "PutObject" and "/snapshots/" in sent.key,
+        }
+        if now[when] and not lost:
+            lost.extend(stored[:2])
+            for key in lost:
                 assert get(boto, bucket, key)
                 delete(boto, bucket, key)
-            proxy.add(Fault("reset", "request", method="PUT", target=stored[2], in_head=True))
+            method = "GET" if sent.operation == "ListObjectsV2" else "PUT"
+            if behind:
+                proxy.add(Fault("answer", "request", method=method, answer=_NOBODY))
+            else:
+                proxy.add(Fault("reset", "request", method=method, in_head=True))
 
     with watched(s3_via_proxy, before):
         snapshot = proxied.backup(make("many_files"), max_concurrency=1)
-    assert sorted(stored).count(stored[0]) == 2
+    assert [stored.count(key) for key in lost] == [2, 2]
     _check(boto, bucket, snapshot)
+    assert keys(boto, bucket, "snapshots/") == {f"snapshots/{snapshot.id}.json"}
     _restored(proxied, tmp_path / "restored", library)
 
 

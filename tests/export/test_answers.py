@@ -9,9 +9,9 @@ import pytest
 
 import kumo_crt
 from kumo_crt import export
-from tests.export.helpers import keys, url
+from tests.export.helpers import PLACE, keys, url
 from tests.support import databases
-from tests.support.fault_proxy import Fault, FaultProxy
+from tests.support.fault_proxy import Fault, FaultProxy, Request
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
@@ -54,3 +54,26 @@ def test_nobody_hears_that_it_is_there(
     with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
         export.import_(url(bucket), tmp_path / "copy", client=client)
     assert databases.read_all(tmp_path / "copy") == databases.read_all(database)
+
+
+def test_files_are_lost_when_the_manifest_is_written(
+    s3_via_proxy: kumo_crt.S3Client,
+    proxy: FaultProxy,
+    boto: Any,
+    bucket: str,
+    database: Path,
+) -> None:
+    """The service comes back without a file: no export is left that names it."""
+
+    def lose(_: Request) -> bool:
+        boto.delete_object(Bucket=bucket, Key=PLACE + keys(boto, bucket)[0])
+        return True
+
+    cut = Fault("reset", "request", method="PUT", target="/kumo-export.json", in_head=True)
+    cut.when = lose
+    proxy.add(cut)
+    with pytest.raises(kumo_crt.IntegrityError, match=r"/files/.* does not have it"):
+        export.export(database, url(bucket), client=s3_via_proxy, file_bytes=20_000)
+    assert cut.fired.is_set()
+    assert keys(boto, bucket) == []
+    export.export(database, url(bucket), client=s3_via_proxy, file_bytes=20_000)

@@ -154,6 +154,10 @@ def commit(
             result = yield from write_new_task(store, key, document)
             kept.heard(key, result.confirmed)
             visible = kept.is_certain(key) or (yield from _is_listed(store, key))
+            if not visible:
+                # As after the crash of a server that had written the object, and not yet its
+                # directory.
+                yield from delete_task(store.context, store.bucket, store.location.key(key))
         except PreconditionFailedError:
             # Two backups of the same second drew the same number: nothing of the other's is lost.
             if attempt == _COMMIT_ATTEMPTS:
@@ -165,8 +169,6 @@ def commit(
             raise
         if visible:
             return Committed(snapshot, result.server_time)
-        # As after the crash of a server that had written the object, and not yet its directory.
-        yield from delete_task(store.context, store.bucket, store.location.key(key))
     raise IntegrityError(
         f"{store.url(key)}: the service said that it had stored it, and does not list it. There is "
         "no snapshot: look at what answers at the endpoint, and run it again"
@@ -174,23 +176,39 @@ def commit(
 
 
 def check_after(
-    store: Store, lease: Lease, committed: Committed, reused: list[Reused]
+    store: Store,
+    lease: Lease,
+    committed: Committed,
+    reused: list[Reused],
+    kept: Kept,
+    sent: Iterable[SnapshotFile],
 ) -> Task[None]:
-    """Takes a snapshot back whose manifest was written so late that its data may be gone.
+    """Takes a snapshot back whose data may be gone, if it is.
 
-    The process may have stood still between its last look at the clock and the write.
+    The service may have been away since it was looked for what was sent. Or the manifest was
+    written late: the process may have stood still between its last look at the clock and the write.
 
     Raises:
-        LeaseExpiredError: It was taken back.
+        FoundDamagedError: It was taken back: what was sent is not there.
+        LeaseExpiredError: It was taken back: what it relied on is not there.
     """
+    try:
+        yield from check_sent(store, kept, sent)
+    except FoundDamagedError:
+        yield from _take_back(store, committed)
+        raise
     if not lease.outlived(committed.at):
         return
     missing = yield from missing_task(store, (item.file.stored for item in reused))
     if missing:
-        key = _layout.snapshot_key(committed.snapshot.id)
-        yield from delete_task(store.context, store.bucket, store.location.key(key))
+        yield from _take_back(store, committed)
         raise lease.expired(f"{store.url(missing[0])} has been deleted by a prune")
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
+
+
+def _take_back(store: Store, committed: Committed) -> Task[None]:
+    key = store.location.key(_layout.snapshot_key(committed.snapshot.id))
+    yield from delete_task(store.context, store.bucket, key)
 
 
 def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:

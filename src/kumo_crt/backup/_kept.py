@@ -40,9 +40,20 @@ class Kept:
         return not away and key not in self._unconfirmed
 
     def lost(self, objects: Iterable[StoredObject]) -> Task[list[str]]:
-        """Keys of those objects that are not there, of all that is not certain."""
+        """Keys of those objects that are not there, of all that is not certain.
+
+        Called again, it asks again only after a further outage.
+
+        Args:
+            objects: All that was sent.
+        """
+        outages = self._store.context.retries.outages
         doubtful = [item for item in objects if not self.is_certain(item.key)]
-        return (yield from missing_task(self._store, doubtful)) if doubtful else []
+        found = (yield from missing_task(self._store, doubtful)) if doubtful else []
+        # One while it was asked counts, for the next time.
+        self._before = outages
+        self._unconfirmed.difference_update(item.key for item in doubtful)
+        return found
 
 
 def missing_task(store: Store, objects: Iterable[StoredObject]) -> Task[list[str]]:

@@ -237,16 +237,15 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
     else:
         files = yield from _send_archive(plan, sender, archive)
     proven = {item.file.key for item in plan.relied_on if item.source is not None}
-    yield from _commit.check_sent(
-        plan.store, plan.kept, (file for file in files if file.key not in proven)
-    )
+    sent = [file for file in files if file.key not in proven]
+    yield from _commit.check_sent(plan.store, plan.kept, sent)
     yield from _commit.check_relied_on(
         plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
     )
     committed = yield from _commit.commit(
         plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
     )
-    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on)
+    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on, plan.kept, sent)
     meter.flush()
     return committed.snapshot
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from kumo_crt.export._files import Written, write_next
 from kumo_crt.export._results import ExportedFile, ExportInfo
 from kumo_crt.export._source import Entry
 from kumo_crt.s3._body import FileSource
-from kumo_crt.s3._deletions import delete_many_task
+from kumo_crt.s3._deletions import delete_many_task, delete_task
 from kumo_crt.s3._head import head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
@@ -76,9 +76,8 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
         )
         document = _manifest.encode(info, plan.tool)
         _manifest.decode(document, plan.store.url(_manifest.KEY), info.url)
-        yield from _check(
-            plan.store, kept, (StoredObject(file.key, file.size, file.crc32c) for file in files)
-        )
+        stored = [StoredObject(file.key, file.size, file.crc32c) for file in files]
+        yield from _check(plan.store, kept, stored)
         may_exist = True
         try:
             result = yield from write_new_task(plan.store, _manifest.KEY, document)
@@ -86,7 +85,8 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
             may_exist = False  # another's does
             raise _taken(plan.store) from None
         kept.heard(_manifest.KEY, result.confirmed)
-        yield from _check(plan.store, kept, [StoredObject(_manifest.KEY, result.size, 0)])
+        stored.append(StoredObject(_manifest.KEY, result.size, 0))
+        yield from _check(plan.store, kept, stored)
     except GeneratorExit:
         raise
     except BaseException:  # an interrupt may come from a callback, or while a file is written
@@ -124,10 +124,14 @@ def _taken(store: Store) -> RepositoryError:
     )
 
 
-def _check(store: Store, kept: Kept, objects: Iterable[StoredObject]) -> Task[None]:
+def _check(store: Store, kept: Kept, objects: list[StoredObject]) -> Task[None]:
     """Makes sure that what was sent is there, as far as its answers do not."""
     lost = yield from kept.lost(objects)
     if lost:
+        if objects[-1].key == _manifest.KEY and _manifest.KEY not in lost:
+            # It was written by this export, and names what is not there.
+            key = store.location.key(_manifest.KEY)
+            yield from delete_task(store.context, store.bucket, key)
         raise IntegrityError(
             f"{store.url(lost[0])}: the service said that it had stored it, and does not have it "
             f"({len(lost)} such objects). There is no export: look at what answers at the "

@@ -145,6 +145,11 @@ def _error_code(document: bytes) -> str:
     return (root.findtext("Code") or "") if root.tag == "Error" else ""
 
 
+def _is_anothers(call: Call, response: _core.Response) -> bool:
+    """Whether a 503 is, say, a load balancer's; S3 names its reason, but in answers to HEAD."""
+    return response.status == 503 and call.method != "HEAD" and not _error_code(response.error_body)
+
+
 class _Outage:
     """How a request fares that waits for a service to come back.
 
@@ -189,11 +194,12 @@ class Retries:
         self._fixed_credentials = settings.anonymous or settings.access_key_id is not None
         self.pace = Pace()
         self.causes: Counter[str] = Counter()
+        self._behind = 0  # times that somebody before the service said that it is away
 
     @property
     def outages(self) -> int:
         """How often a request was sent again because the service was away, or failed."""
-        return sum(self.causes[cause] for cause in _OUTAGES)
+        return self._behind + sum(self.causes[cause] for cause in _OUTAGES)
 
     def cause(self, call: Call, response: _core.Response) -> str | None:
         """Why a request should be tried again; None if it should not."""
@@ -269,6 +275,8 @@ class Retries:
             if time.monotonic() + pause - begun > self._deadline:
                 return response
             self.causes[cause] += 1
+            if cause == "throttled" and _is_anothers(call, response):
+                self._behind += 1
             attempt += 1
             pause = max(pause, self.pace.sending())
             if pause > 0:
