@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM."""
+"""Ctrl-C, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.support.processes import environment
 _ENDS = [
     (signal.SIGINT, 130, "kumo-crt: interrupted\n"),
     (signal.SIGTERM, 143, "kumo-crt: terminated\n"),
+    (signal.SIGHUP, 129, "kumo-crt: terminated\n"),
 ]
 
 

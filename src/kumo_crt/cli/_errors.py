@@ -23,7 +23,8 @@ NOT_FOUND = 10
 LOCKED = 11
 DENIED = 12
 INTERRUPTED = 130
-TERMINATED = 143
+# And the number of the signal that ended it: 143 for SIGTERM, 129 for SIGHUP.
+_SIGNALLED = 128
 
 # Commands whose URL names a repository: a missing bucket means that there is none.
 _REPOSITORY_COMMANDS = (
@@ -54,14 +55,22 @@ class OutputClosedError(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM; what answers Ctrl-C answers this."""
+    """SIGTERM or SIGHUP; what answers Ctrl-C answers this.
+
+    Attributes:
+        number: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def exit_code(error: BaseException, command: str | None) -> int:
     """The exit code for an error that a command raised."""
     match error:
         case Terminated():
-            return TERMINATED
+            return _SIGNALLED + error.number
         case KeyboardInterrupt():
             return INTERRUPTED
         case SnapshotNotFoundError():

@@ -126,7 +126,7 @@ def _failed(error: BaseException, command: str | None, output: Output) -> int:
         to_stderr("".join(traceback.format_exception(error)))
     code = _errors.exit_code(error, command)
     message = _errors.describe(error)
-    to_stderr(f"kumo-crt: {'' if code >= _errors.INTERRUPTED else 'error: '}{message}")
+    to_stderr(f"kumo-crt: {'' if isinstance(error, KeyboardInterrupt) else 'error: '}{message}")
     kind = "Interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
     document = {"error": {"type": kind, "message": message, "exit_code": code}}
     if isinstance(error, CommandError) and error.document:

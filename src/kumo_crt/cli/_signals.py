@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one exception, once, and never in the middle of a clean-up."""
+"""Ctrl-C, SIGTERM and SIGHUP: one exception, once, and never in the middle of a clean-up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class _State:
 
 def _raise() -> None:
     _State.pending = False
-    raise KeyboardInterrupt if _State.number == signal.SIGINT else Terminated
+    if _State.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated(_State.number)
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
@@ -41,7 +43,9 @@ def _answer(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Turns the first SIGINT or SIGTERM into `KeyboardInterrupt` or `Terminated`.
+    """Turns the first SIGINT into `KeyboardInterrupt`, SIGTERM or SIGHUP into `Terminated`.
+
+    SIGHUP is what a terminal that goes away sends: links to the files of a database stay otherwise.
 
     Later ones are for a process that is on its way out already: they do nothing, or end it if that
     takes too long.
@@ -53,7 +57,7 @@ def handled() -> Iterator[None]:
     # Whoever started us with a signal ignored (nohup, a shell's &) wants it to stay so.
     before = {
         number: signal.signal(number, _answer)
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
