@@ -115,6 +115,43 @@ def test_a_restore_gathers_and_opens(
         scattered.close()
 
 
+@pytest.mark.parametrize("how", [{"overwrite": True}, {"delta": True}])
+def test_logs_that_would_stay(
+    repository: kumo_crt.Repository, tmp_path: Path, how: dict[str, bool]
+) -> None:
+    """RocksDB would replay newer logs into the restored database, and ignore its own."""
+    logs, path = tmp_path / "logs", tmp_path / "db"
+    logs.mkdir()
+    options = databases.options()
+    options.set_wal_dir(str(logs))
+    db = Rdict(str(path), options)
+    databases.fill(db, 0, 100)
+    db.flush()
+    databases.fill(db, 100, 120)
+    snapshot = repository.backup(path, live=True)
+    truth = list(databases.entries(db))
+    databases.fill(db, 120, 150)
+    # As a process that is killed leaves them.
+    shutil.copytree(logs, tmp_path / "killed")
+    db.close()
+    shutil.rmtree(logs)
+    (tmp_path / "killed").rename(logs)
+    before = tree(path)
+    for dry_run in (True, False):
+        with pytest.raises(kumo_crt.RepositoryError, match=rf"{logs} \(wal_dir\).*elsewhere"):
+            repository.restore(path, dry_run=dry_run, **how)  # type: ignore[arg-type]
+    assert tree(path) == before
+    assert leftovers(tmp_path) == []
+    logs.rename(tmp_path / "elsewhere")
+    logs.mkdir()
+    assert repository.restore(path, **how).snapshot == snapshot.id  # type: ignore[arg-type]
+    (log,) = path.glob("*.log")
+    log.rename(logs / log.name)
+    restored = Rdict(str(path), options)
+    assert list(databases.entries(restored)) == truth
+    restored.close()
+
+
 @pytest.mark.parametrize("kind", _SOURCES)
 def test_on_several_file_systems(
     repository: kumo_crt.Repository, tmp_path: Path, memory_path: Path, kind: str

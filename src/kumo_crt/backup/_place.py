@@ -35,7 +35,8 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Refuses a target that a restore must not replace.
 
     Raises:
-        RepositoryError: It is not empty, or no database although it is to be overwritten.
+        RepositoryError: It is not empty, or no database although it is to be overwritten, or logs
+            of its database would stay.
         RepositoryLockedError: Its database is open.
     """
     if not target.parent.is_dir():
@@ -63,6 +64,29 @@ def check_target(target: Path, overwrite: bool) -> None:
                 "may be replaced (overwrite=True, --overwrite; delta=True, --delta to keep the "
                 "files that it has in common with the snapshot)"
             )
+        _check_logs(target)
+
+
+def _check_logs(target: Path) -> None:
+    """Refuses to replace a database while RocksDB would replay its logs into the new one.
+
+    Raises:
+        RepositoryError: It keeps logs in a directory of their own, which would stay.
+    """
+    from kumo_crt.backup._capture._options import newest_options, numbered  # most have no database
+
+    try:
+        options = newest_options(target)
+    except FileNotFoundError:
+        return
+    place = target if options is None else options.wal_dir(target)
+    if place.resolve() != target.resolve() and place.is_dir() and numbered(place, "wal"):
+        raise RepositoryError(
+            f"{target}: its write-ahead logs are in {place} (wal_dir), and RocksDB would replay "
+            "them into the restored database: move the *.log files there elsewhere, and run the "
+            "restore again. It brings the snapshot's own logs to the target: move those to "
+            f"{place} before the database is opened with this wal_dir, or they are ignored"
+        )
 
 
 def check_space(directory: Path, needed: int) -> None:
