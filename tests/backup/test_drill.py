@@ -223,6 +223,23 @@ def test_rocksdicts_own_mode(
     assert not (tmp_path / "TRAP").exists()
 
 
+@pytest.mark.parametrize("position", [100, -1], ids=["at the beginning", "later"])
+def test_what_was_damaged_before_it_was_backed_up(
+    repository: kumo_crt.Repository, make: Make, scratch: Path, position: int
+) -> None:
+    """The checksums are those of the damaged file; RocksDB's own are not."""
+    path = make("many_files")
+    table = sorted(path.glob("*.sst"))[0 if position > 0 else -1]
+    table.write_bytes(flipped(table.read_bytes(), 100))
+    repository.backup(path)
+    assert repository.verify(level="full").ok
+    report = repository.drill(scratch=scratch)
+    assert not report.ok
+    assert report.problems[0].message.startswith("RocksDB cannot read the restored database: ")
+    assert "checksum mismatch" in report.problems[0].message
+    assert list(scratch.iterdir()) == []
+
+
 _KILLED = """
 import os, signal, sys
 import kumo_crt

@@ -128,6 +128,28 @@ def test_sources_that_cannot_be_exported(
     assert keys(boto, bucket) == []
 
 
+@pytest.mark.parametrize("is_open", [False, True], ids=["directory", "open"])
+def test_what_cannot_be_read_is_not_the_end(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, tmp_path: Path, is_open: bool
+) -> None:
+    path = tmp_path / "db"
+    db = Rdict(str(path), databases.options())
+    for start in (0, 1000):
+        databases.fill(db, start, start + 1000)
+        db.flush()
+    db.close()
+    table = max(path.glob("*.sst"))
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 1
+    table.write_bytes(content)
+    source = Rdict(str(path), databases.options()) if is_open else path
+    with pytest.raises(kumo_crt.RepositoryError, match=r"after the key b'.*checksum mismatch"):
+        export.export(source, url(bucket), client=s3)
+    assert export.export(source, url(bucket), client=s3, stop=b"key-00000050").info.entries == 50
+    if isinstance(source, Rdict):
+        source.close()
+
+
 def test_targets_that_cannot_be_imported_into(
     s3: kumo_crt.S3Client, bucket: str, made: str, tmp_path: Path
 ) -> None:

@@ -217,7 +217,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         return
     finally:
         found.scan_seconds = time.monotonic() - begun
-        database.close()
+        _close(plan, found, database)
     # A log that only RocksDB can read may hold more than was known when it was backed up.
     if sequence < plan.snapshot.sequence_number - expected.may_lack(plan.snapshot):
         _problem(
@@ -231,6 +231,13 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     _compare_with_earlier(plan, found)
 
 
+def _close(plan: DrillPlan, found: _Found, database: Any) -> None:
+    try:
+        database.close()
+    except Exception as error:  # RocksDB tells here what its threads have met
+        _problem(plan, found, "content", f"RocksDB failed with the restored database: {error}")
+
+
 def _scan(database: Any, name: str) -> FamilyContent:
     """Reads a column family to its end; RocksDB checks every block of it."""
     family = database if name == "default" else database.get_column_family(name)
@@ -241,8 +248,12 @@ def _scan(database: Any, name: str) -> FamilyContent:
     # Objects that rocksdict has pickled stay bytes: nothing that is stored may run code here.
     family.set_loads(bytes)
     try:
-        for key, value in family.items():
+        # Not `items`: it ends at what RocksDB cannot read as if that were the end.
+        reader = family.iter()
+        reader.seek_to_first()
+        while reader.valid():
             entries += 1
+            key, value = reader.key(), reader.value()
             if type(key) is not bytes:
                 key = _typed(key)
             if type(value) is not bytes:
@@ -253,6 +264,8 @@ def _scan(database: Any, name: str) -> FamilyContent:
             if len(batch) >= _BATCH:
                 crc = _core.crc32c(batch, crc)
                 batch = bytearray()
+            reader.next()
+        reader.status()  # raises what ended it
     finally:
         if family is not database:
             family.close()

@@ -181,12 +181,19 @@ def _entries(family: Any, keys: Range) -> Generator[Entry, None, None]:
     options.set_total_order_seek(True)
     options.set_readahead_size(2 << 20)
     # It sees the state of the moment when it is made: this one.
-    entities = family.entities(from_key=keys.start, read_opt=options)
-    return _plain(entities, keys.stop)
+    # Not `entities`: that ends at what RocksDB cannot read as if it were the end.
+    reader = family.iter(options)
+    if keys.start is None:
+        reader.seek_to_first()
+    else:
+        reader.seek(keys.start)
+    return _plain(reader, keys.stop)
 
 
-def _plain(entities: Any, stop: bytes | None) -> Generator[Entry, None, None]:
-    for key, columns in entities:
+def _plain(reader: Any, stop: bytes | None) -> Generator[Entry, None, None]:
+    key: bytes | None = None
+    while reader.valid():
+        key, columns = reader.key(), reader.columns()
         if stop is not None and key >= stop:
             return
         if len(columns) != 1 or columns[0][0] != b"":
@@ -195,3 +202,9 @@ def _plain(entities: Any, stop: bytes | None) -> Generator[Entry, None, None]:
                 "exported"
             )
         yield key, columns[0][1]
+        reader.next()
+    try:
+        reader.status()
+    except Exception as error:
+        where = "" if key is None else f" after the key {key!r}"
+        raise RepositoryError(f"the database cannot be read{where}: {error}") from error
