@@ -378,6 +378,16 @@ def test_what_was_left(
     assert _severity(_doctor_of(repository, write=False), "leases") == "warning"
 
 
+def test_what_stops_a_prune(repository: kumo_crt.Repository, boto: Any, bucket: str) -> None:
+    put(boto, bucket, "snapshots/notes.txt", b"")
+    with pytest.raises(kumo_crt.FormatError, match=r"snapshots/notes\.txt: is no manifest"):
+        repository.prune()
+    report = _doctor_of(repository, write=False)
+    severity, message = _found(report, "snapshots")[0]
+    assert severity == "error"
+    assert "snapshots/notes.txt: no manifest" in message
+
+
 def test_what_makes_backups_dear() -> None:
     from kumo_crt.backup._findings import Findings
 

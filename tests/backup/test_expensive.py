@@ -12,7 +12,7 @@ from rocksdict import Checkpoint, Rdict
 import kumo_crt
 from kumo_crt.backup._capture import _cost
 from tests.backup.conftest import Make
-from tests.backup.helpers import content_of, keys, leftovers, tree
+from tests.backup.helpers import content_of, flipped, keys, leftovers, tree
 from tests.support import databases
 
 pytestmark = pytest.mark.servers("seaweed-http")
@@ -109,6 +109,15 @@ def test_databases_of_rocksdicts_own_mode(repository: kumo_crt.Repository, tmp_p
     db = Rdict(str(tmp_path / "restored"))
     assert {key: db[key] for key in db.keys()} == {1: 2, "text": 2, 2.5: 2}  # noqa: SIM118
     db.close()
+
+
+def test_a_compaction_that_fails(repository: kumo_crt.Repository, make: Make) -> None:
+    path = make("many_files")
+    table = min(path.glob("*.sst"))
+    table.write_bytes(flipped(table.read_bytes(), 100))
+    with pytest.raises(kumo_crt.RepositoryError, match=r"compaction failed: .*checksum mismatch"):
+        repository.backup(path, compact_first=True)
+    assert repository.snapshots() == []
 
 
 def _refused(repository: kumo_crt.Repository, path: Path, match: str) -> kumo_crt.RepositoryError:

@@ -63,12 +63,10 @@ class Census:
         return entries
 
     def _listed(self) -> Task[list[str]]:
-        start = len(self.store.location.key(_layout.SNAPSHOTS))
         ids = []
         for item in (yield from self.store.list_all(_layout.SNAPSHOTS)):
-            name = item.key[start:]
-            snapshot_id = name.removesuffix(".json")
-            if snapshot_id == name or not _layout.is_snapshot_id(snapshot_id):
+            snapshot_id = _id_of(self.store, item.key)
+            if snapshot_id is None:
                 raise FormatError(
                     f"s3://{self.store.bucket}/{item.key}: is no manifest that this kumo_crt "
                     "knows, and may name data: nothing was deleted. Use a newer kumo_crt, or move "
@@ -122,6 +120,20 @@ class Census:
         return {
             key: sum(size for _, size in frozenset().union(*found)) for key, found in parts.items()
         }
+
+
+def _id_of(store: Store, full_key: str) -> str | None:
+    """Id of the snapshot whose manifest has a key below ``snapshots/``; None if none has."""
+    name = full_key[len(store.location.key(_layout.SNAPSHOTS)) :]
+    snapshot_id = name.removesuffix(".json")
+    is_one = snapshot_id != name and _layout.is_snapshot_id(snapshot_id)
+    return snapshot_id if is_one else None
+
+
+def list_strangers(store: Store) -> Task[list[str]]:
+    """Keys below ``snapshots/`` that are no manifests: a prune deletes nothing beside them."""
+    listed = yield from store.list_all(_layout.SNAPSHOTS)
+    return [item.key for item in listed if _id_of(store, item.key) is None]
 
 
 def list_data(store: Store) -> Task[list[list[ObjectInfo]]]:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from kumo_crt._config import Settings
 from kumo_crt._engine import Task
-from kumo_crt.backup import _doctor_bucket, _doctor_probe, _inflight, _ledger
+from kumo_crt.backup import _census, _doctor_bucket, _doctor_probe, _inflight, _ledger
 from kumo_crt.backup._findings import ERROR, INFO, OK, WARNING, Findings
 from kumo_crt.backup._reports import DoctorReport, Finding
 from kumo_crt.backup._results import Snapshot
@@ -259,6 +259,16 @@ def _contents(store: Store, findings: Findings, now: datetime) -> Task[None]:
 
 
 def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
+    strangers = yield from _census.list_strangers(store)
+    if strangers:
+        more = f", and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        findings.add(
+            ERROR,
+            "snapshots",
+            f"s3://{store.bucket}/{strangers[0]}{more}: no manifest that this kumo_crt knows",
+            "use a newer kumo_crt, or move elsewhere what does not belong there: prune deletes "
+            "nothing before that",
+        )
     ids = yield from store.snapshot_ids()
     if not ids:
         findings.add(WARNING, "snapshots", "there are none", "make a backup")

@@ -112,11 +112,12 @@ def compact_closed(path: Path) -> None:
             f"{path}: cannot be opened to be compacted: {error}. Compact it with its application"
         ) from error
     try:
-        compact_open(database)
+        try:
+            compact_open(database)
+        finally:
+            database.close()  # RocksDB tells here what its threads have met
     except Exception as error:
         raise RepositoryError(f"{path}: the compaction failed: {error}") from error
-    finally:
-        database.close()
 
 
 def _check_options(path: Path) -> None:
