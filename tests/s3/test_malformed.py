@@ -151,6 +151,33 @@ def test_lengths_that_are_wrong(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "206 Partial Content\nContent-Range: bytes 0-9/100\nContent-Length: 10",
+        "206 Partial Content\nContent-Length: 10",
+        "203 Non-Authoritative Information\nContent-Length: 10",
+        "204 No Content",
+    ],
+)
+def test_no_whole_object(
+    fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path, head: str
+) -> None:
+    """A part, or nothing, where everything was asked for."""
+    fake.default = raw(f'HTTP/1.1 {head}\nETag: "0"', b"" if head.startswith("204") else BODY)
+    for into in (None, bytearray(10), tmp_path / "file"):
+        with pytest.raises(kumo_crt.TransportError, match="where the whole object was asked for"):
+            client.get_object("bucket", "key", into=into)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_is_not_told(fake: FakeS3, client: kumo_crt.S3Client) -> None:
+    """As where something between takes it away: the object is not empty for that."""
+    fake.default = raw('HTTP/1.1 200 OK\nETag: "0"', b"")
+    with pytest.raises(kumo_crt.TransportError, match="did not say how long"):
+        client.head_object("bucket", "key")
+
+
 @pytest.mark.parametrize("status", [200, 403, 503])
 def test_numbers_and_dates_without_sense(
     fake: FakeS3, client: kumo_crt.S3Client, status: int

@@ -264,6 +264,11 @@ def _first(download: _Download) -> Task[_Received]:
                 "try again"
             )
     else:
+        if response.status != 200:  # a cache's 206, say: it would be taken for the whole
+            raise TransportError(
+                f"{download.what}: the service answered {response.status} where the whole object "
+                "was asked for; try again, or another endpoint"
+            )
         promised = answer.number("content-length")
         length = response.received if promised is None else promised
     if options.max_size is not None and length > options.max_size:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from kumo_crt._engine import Task
+from kumo_crt.exceptions import TransportError
 from kumo_crt.s3._answers import (
     SSE,
     SSE_KEY,
@@ -89,11 +90,18 @@ def head_task(
         query=[("versionId", version_id)] if version_id else [],
         headers={"x-amz-checksum-mode": "ENABLED"},
     )
-    raise_for(response, f"looking up s3://{bucket}/{key}", ctx.endpoint(bucket))
+    what = f"looking up s3://{bucket}/{key}"
+    raise_for(response, what, ctx.endpoint(bucket))
     headers = Headers(response.headers)
+    size = headers.number("content-length")
+    if size is None:
+        raise TransportError(
+            f"{what}: the service did not say how long the object is; try again, or another "
+            "endpoint"
+        )
     full = headers.checksum_type != "COMPOSITE"
     return HeadResult(
-        size=headers.number("content-length") or 0,
+        size=size,
         etag=headers.etag,
         version_id=headers.get("x-amz-version-id"),
         checksum_crc32c=decode_crc32c(headers.get("x-amz-checksum-crc32c")) if full else None,
