@@ -118,13 +118,15 @@ def write_manifest(selection: Selection, whole: Path, target: Path) -> None:
 
 def rewrite_options(path: Path, names: frozenset[str]) -> None:
     """Takes other column families out of an OPTIONS file: bindings open what they find there."""
+    from kumo_crt.backup._capture._options import unescaped  # of few restores
+
     kept: list[str] = []
     keeping = True
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         for line in file:
             section = _SECTION.match(line.strip())
             if section is not None:
-                keeping = section[1] in names
+                keeping = unescaped(section[1]) in names
             elif line.startswith("["):
                 keeping = True
             if keeping:

@@ -33,7 +33,7 @@ class OptionsFile(NamedTuple):
     def wal_dir(self, directory: Path) -> Path:
         """Where the write-ahead logs of the database in a directory are."""
         match = re.search(r"^[ \t]*wal_dir=(.*)$", self._text, re.MULTILINE)
-        named = _unescaped(match[1].strip()) if match else ""
+        named = unescaped(match[1].strip()) if match else ""
         # A relative one is relative to where the process was started: nobody knows.
         return Path(named) if named and os.path.isabs(named) else directory
 
@@ -44,7 +44,7 @@ class OptionsFile(NamedTuple):
 
     def column_families(self) -> set[str]:
         """Names of the column families that it describes."""
-        return {_unescaped(name) for name in _SECTION.findall(self._text)}
+        return {unescaped(name) for name in _SECTION.findall(self._text)}
 
     def mended(self) -> bytes:
         """The content without a name of the place where the logs were: see `mended_options`."""
@@ -60,7 +60,7 @@ def mended_options(content: bytes) -> bytes:
     return _WAL_DIR.sub(b"", content)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     return _ESCAPED.sub(lambda match: _CONTROLS.get(match[1], match[1]), text)
 
 
