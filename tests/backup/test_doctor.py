@@ -336,6 +336,23 @@ def test_scratch_objects_leave_no_versions(
     ] == []
 
 
+def test_scratch_objects_that_object_lock_retains(s3: kumo_crt.S3Client, boto: Any) -> None:
+    bucket = f"locked-{uuid.uuid4().hex[:16]}"
+    boto.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    boto.put_object_lock_configuration(
+        Bucket=bucket,
+        ObjectLockConfiguration={
+            "ObjectLockEnabled": "Enabled",
+            "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}},
+        },
+    )
+    with kumo_crt.Repository.create(url(bucket), client=s3) as repository:
+        ((severity, message),) = _found(_doctor_of(repository), "delete")
+    assert severity == "info"
+    assert message.startswith("objects can be deleted; Object Lock retains")
+    assert keys(boto, bucket, "data/") == set()
+
+
 # -- what is in it --------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
@@ -14,7 +15,12 @@ from kumo_crt.backup import _layout
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._replacing import QUARANTINE
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import KumoError, NotFoundError, PreconditionFailedError
+from kumo_crt.exceptions import (
+    AccessDeniedError,
+    KumoError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from kumo_crt.s3._answers import Headers, encode_crc32c, parse_xml, raise_for, text_of
 from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._copy import copy_task
@@ -304,8 +310,17 @@ def _throughput(probe: _Probe, size: int) -> Task[None]:
 
 def _delete(probe: _Probe) -> Task[None]:
     store = probe.store
+    retained: datetime | None = None
     for key, version in probe.versions:
-        yield from delete_task(store.context, store.bucket, probe.full(key), version)
+        try:
+            yield from delete_task(store.context, store.bucket, probe.full(key), version)
+        except AccessDeniedError:
+            found = yield from head_task(store.context, store.bucket, probe.full(key), version)
+            if found.retain_until is None:
+                raise
+            # As a prune would: it is gone from sight.
+            yield from delete_task(store.context, store.bucket, probe.full(key))
+            retained = found.retain_until
     versioned = {key for key, _ in probe.versions}
     for key in dict.fromkeys(probe.written):
         if key not in versioned:
@@ -313,6 +328,16 @@ def _delete(probe: _Probe) -> Task[None]:
     try:
         yield from head_task(store.context, store.bucket, probe.full(probe.key))
     except NotFoundError:
-        probe.findings.ok("delete", "scratch objects were deleted again")
+        if retained is None:
+            probe.findings.ok("delete", "scratch objects were deleted again")
+        else:
+            probe.findings.add(
+                INFO,
+                "delete",
+                "objects can be deleted; Object Lock retains the versions of these scratch objects "
+                f"until {retained:%F}",
+                "they go by the bucket's lifecycle rules, or with prune --delete-versions; look "
+                "without writing (--read-only) where that matters",
+            )
         return
     raise KumoError("an object is still there after it was deleted")
