@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -18,6 +19,7 @@ import kumo_crt
 from kumo_crt import AsyncS3Client, S3Client
 from tests.s3.conftest import PART
 from tests.support.data import MIB, OnlyRead, content, payload
+from tests.support.fake_s3 import FakeS3
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.servers import S3Server
 
@@ -252,6 +254,40 @@ def test_several_loops_in_several_threads(s3_server: S3Server, bucket: str) -> N
         await s3.close()
 
     play(end())
+
+
+def test_loops_that_begin_at_the_same_time(fake: FakeS3) -> None:
+    """None is lost: closing the client ends what goes on in each."""
+    count = 12
+
+    def known() -> int:
+        s3 = AsyncS3Client("us-east-1", fake.endpoint_url, anonymous=True)
+        together, closed = threading.Barrier(count + 1), threading.Event()
+
+        async def work() -> None:
+            together.wait(30)
+            await s3.head_object("bucket", "key")
+            together.wait(30)
+            closed.wait(30)
+
+        threads = [threading.Thread(target=lambda: asyncio.run(work())) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        together.wait(30)
+        together.wait(30)
+        found = len(s3._drivers)
+        closed.set()
+        for thread in threads:
+            thread.join(30)
+        play(s3.close())
+        return found
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        assert {known() for _ in range(40)} == {count}
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_an_unclosed_client_warns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Threads with loops of their own may come at the same time.
+_changing = threading.Lock()
 
 
 def _method(
@@ -87,23 +91,25 @@ class AsyncS3Client(ClientBase):
         from kumo_crt._engine._asyncio import Driver
 
         loop = asyncio.get_running_loop()
-        for driver in self._drivers:
-            if driver.loop.is_closed():
-                driver.release(_closed)
-        self._drivers = tuple(driver for driver in self._drivers if not driver.loop.is_closed())
-        for driver in self._drivers:
-            if driver.loop is loop:
-                break
-        else:
-            connections = self._settings.max_connections
-            driver = Driver(
-                loop,
-                # So that no connection waits for Python to hand it the next request.
-                calls=2 * connections,
-                tasks=max(128, 4 * connections),
-                memory=self._settings.memory_limit,
-            )
-            self._drivers = (*self._drivers, driver)
+        with _changing:
+            over = [driver for driver in self._drivers if driver.loop.is_closed()]
+            kept = tuple(driver for driver in self._drivers if driver not in over)
+            for driver in kept:
+                if driver.loop is loop:
+                    break
+            else:
+                connections = self._settings.max_connections
+                driver = Driver(
+                    loop,
+                    # So that no connection waits for Python to hand it the next request.
+                    calls=2 * connections,
+                    tasks=max(128, 4 * connections),
+                    memory=self._settings.memory_limit,
+                )
+                kept = (*kept, driver)
+            self._drivers = kept
+        for gone in over:
+            gone.release(_closed)
         self._driver = driver
         return driver
 
