@@ -36,7 +36,8 @@ class KumoError(Exception):
 
     Attributes:
         valid_bytes: Of a download into a caller's buffer that failed: how many bytes from the
-            start arrived whole (they were not compared with the stored checksum). Else None.
+            start arrived whole (they were not compared with the stored checksum); 0 if all arrived
+            and is not what is stored. Else None.
     """
 
     valid_bytes: int | None = None

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.exceptions import (
+    ChecksumMismatchError,
     KumoError,
     PreconditionFailedError,
     TransportError,
@@ -200,7 +201,8 @@ def _receive(
             validated = yield from _validate(download, first, crc, content)
     except KumoError as error:
         if isinstance(sink, memoryview):
-            error.valid_bytes = download.valid()
+            damaged = isinstance(error, ChecksumMismatchError)
+            error.valid_bytes = 0 if damaged else download.valid()
         raise
     meter.total = first.length
     meter.flush()
