@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +96,34 @@ def test_no_directory(
         target.symlink_to(make("one_key") if kind == "symlink" else out / "nowhere")
     why = "is no directory" if kind in ("file", "fifo") else rf"is a link, .*{os.readlink(target)}$"
     _unchanged_after(kumo_crt.RepositoryError, why, filled, target, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("holds", ["nothing", "a database"])
+@pytest.mark.parametrize("mode", [0o700, 0o750])
+def test_whom_a_target_belongs_to(
+    filled: kumo_crt.Repository, make: Make, out: Path, mode: int, holds: str
+) -> None:
+    """Else everybody could read it, and the service that it is for could not open it."""
+    target = make("many_files") if holds == "a database" else out / "target"
+    target.mkdir(exist_ok=True)
+    target.chmod(mode)
+    is_root = os.geteuid() == 0
+    owner = (12345, 23456) if is_root else (os.geteuid(), os.getegid())
+    os.chown(target, *owner)
+    before = target.stat()
+    seen = set()
+
+    def progress(done: int, total: int) -> None:
+        (work,) = target.parent.glob(f".{target.name}.kumo-restore-*")
+        seen.add(stat.S_IMODE(work.stat().st_mode))
+
+    filled.restore(target, overwrite=True, progress=progress)
+    assert seen == {mode}
+    found = target.stat()
+    assert found.st_ino != before.st_ino
+    assert stat.S_IMODE(found.st_mode) == mode
+    for path in (target, *target.iterdir()):
+        assert (path.stat().st_uid, path.stat().st_gid) == owner
 
 
 def test_missing_parent(filled: kumo_crt.Repository, out: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,20 +106,42 @@ def check_space(directory: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def made(work: Path) -> Iterator[None]:
+def made(work: Path, target: Path) -> Iterator[None]:
     """Makes the working directory, or takes the one that was left, and locks it.
+
+    Whoever may not look into the target may not look into this one either.
 
     Raises:
         RepositoryLockedError: Another restore builds the same directory.
     """
     try:
-        work.mkdir(mode=0o755, exist_ok=True)
+        mode = _mode_of(target)
+        work.mkdir(mode=0o755 if mode is None else 0o700, exist_ok=True)
+        if mode is not None:
+            work.chmod(mode | 0o700)
     except PermissionError as error:
         raise RepositoryError(
             f"{work.parent}: cannot be written to: a restore is made beside its target"
         ) from error
     with _locked(work):
         yield
+
+
+def _mode_of(target: Path) -> int | None:
+    return stat.S_IMODE(target.stat().st_mode) if target.is_dir() else None
+
+
+def _take_after(work: Path, target: Path) -> None:
+    """Gives the new directory to whom the old one belongs, as far as this process may."""
+    wanted = target.stat()
+    for path in (*work.iterdir(), work):
+        found = path.lstat()
+        if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
+            with contextlib.suppress(OSError):
+                os.chown(path, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
+    with contextlib.suppress(OSError):
+        work.chmod(stat.S_IMODE(wanted.st_mode))
+    sync(work)
 
 
 @contextlib.contextmanager
@@ -162,6 +185,8 @@ def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
     """
     # Looked at again: a long download has passed since.
     check_target(target, overwrite)
+    if target.exists():
+        _take_after(work, target)
     if not target.exists() or not any(target.iterdir()):
         os.rename(work, target)  # also over an empty directory
         sync(target.parent)

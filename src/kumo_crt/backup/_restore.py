@@ -113,7 +113,7 @@ def restore(plan: RestorePlan) -> RestoreReport:
     directory = _place.work_directory(target, plan.snapshot.id)
     with (
         room_in(directory, _FULL),
-        _place.made(directory),
+        _place.made(directory, target),
         ThreadPoolExecutor(_DISK_THREADS) as pool,
     ):
         work = _Work(directory, pool)
