@@ -215,6 +215,31 @@ def test_a_directory_for_logs_that_is_gone(tmp_path: Path) -> None:
         pass
 
 
+def test_a_directory_for_logs_that_only_the_process_knows(
+    repository: kumo_crt.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its logs a backup would succeed, and lack what was not flushed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    options = databases.options()
+    options.set_wal_dir("logs")
+    db = Rdict(str(tmp_path / "db"), options)
+    databases.fill(db, 0, 100)
+    truth = list(databases.entries(db))
+    for source, live in ((tmp_path / "db", True), (tmp_path / "copy", False)):
+        if not source.exists():
+            shutil.copytree(tmp_path / "db", source)
+        with pytest.raises(kumo_crt.RepositoryError, match=r"'logs', as OPTIONS.*\(wal_dir\)"):
+            repository.backup(source, live=live)
+    assert repository.snapshots() == []
+    repository.backup(db)
+    db.close()
+    repository.restore(tmp_path / "restored")
+    restored = Rdict(str(tmp_path / "restored"), databases.options())
+    assert list(databases.entries(restored)) == truth
+    restored.close()
+
+
 def test_a_checkpoint_stays_as_it_is(repository: kumo_crt.Repository, tmp_path: Path) -> None:
     """Its OPTIONS names the logs of the original; only what is stored does not."""
     from rocksdict import Checkpoint

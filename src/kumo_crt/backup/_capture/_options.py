@@ -30,10 +30,15 @@ class OptionsFile(NamedTuple):
     def _text(self) -> str:
         return self.content.decode("utf-8", "surrogateescape")
 
+    @property
+    def named_wal_dir(self) -> str:
+        """What it names as the directory of the write-ahead logs; empty: nothing."""
+        match = re.search(r"^[ \t]*wal_dir=(.*)$", self._text, re.MULTILINE)
+        return unescaped(match[1].strip()) if match else ""
+
     def wal_dir(self, directory: Path) -> Path:
         """Where the write-ahead logs of the database in a directory are."""
-        match = re.search(r"^[ \t]*wal_dir=(.*)$", self._text, re.MULTILINE)
-        named = unescaped(match[1].strip()) if match else ""
+        named = self.named_wal_dir
         # A relative one is relative to where the process was started: nobody knows.
         return Path(named) if named and os.path.isabs(named) else directory
 

@@ -199,11 +199,18 @@ def wal_place(directory: Path, options: OptionsFile | None) -> Path:
     """The directory of a database's write-ahead logs.
 
     Raises:
-        RepositoryError: It does not exist.
+        RepositoryError: It does not exist, or nobody can tell where it is.
     """
     if options is None:
         return directory
     place = options.wal_dir(directory)
+    if place == directory and options.named_wal_dir and not numbered(directory, "wal"):
+        raise RepositoryError(
+            f"{directory}: its write-ahead logs are in {options.named_wal_dir!r}, as "
+            f"{options.name} says (wal_dir), seen from where its process was started, and without "
+            "them the newest writes are missing: make the backup with its open Rdict, or open it "
+            "with an absolute path as wal_dir"
+        )
     if not place.is_dir():
         raise RepositoryError(
             f"{directory}: its write-ahead logs are in {place}, as {options.name} says (wal_dir), "
