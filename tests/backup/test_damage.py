@@ -196,7 +196,8 @@ def test_damaged_manifest(
     for level in ("quick", "stored", "full"):
         report = repository.verify(level=level)
         assert [(p.kind, p.key, p.path) for p in report.problems] == [("manifest", key, "")]
-    with pytest.raises(kumo_crt.FormatError, match=re.escape(key)):
+    hint = rf"{re.escape(key)}.*\. Choose another snapshot \(kumo-crt snapshots tells them\)"
+    with pytest.raises(kumo_crt.FormatError, match=hint):
         repository.restore(tmp_path / "restored")
     # The other one is as good as it was.
     repository.restore(tmp_path / "restored", good.id)

@@ -289,6 +289,11 @@ class RepositoryBase:
             return self._run(self._store().snapshot(wanted))
         except NotFoundError:
             raise _layout.no_snapshot(self._location, wanted) from None
+        except FormatError as error:
+            raise FormatError(
+                f"{error}. Choose another snapshot (kumo-crt snapshots tells them), or bring this "
+                "manifest back from a version or a copy"
+            ) from error
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":
