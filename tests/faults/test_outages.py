@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import kumo_crt
+from kumo_crt import export
 from tests.backup.boundaries import Sent, watched
 from tests.backup.helpers import leftovers
 from tests.backup.interleaving import without_waiting
@@ -248,6 +250,27 @@ def test_a_restart_of_a_quarter_of_a_minute(world: World, operation: str) -> Non
     assert AWAY < time.monotonic() - begun < AWAY + 20
     threads[0].join()
     _check(world, name, snapshot.id)
+
+
+def test_an_export_and_its_import_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request waits by the clock, however many attempts that is."""
+    monkeypatch.setattr("random.random", lambda: 0.01)  # ten attempts end within a quarter second
+    client, url = world.client(), f"s3://outages/{uuid.uuid4().hex}"
+
+    def act() -> None:
+        threads.append(threading.Timer(1.0, world.revive))
+        threads[-1].start()
+
+    threads: list[threading.Timer] = []
+    with _killed(world, client, "", 3, act):
+        export.export(world.path, url, client=client, file_bytes=1 << 20)
+    threads.pop().join()
+    copy = world.directory / "imported"
+    with _killed(world, client, "GetObject", 2, act):
+        export.import_(url, copy, client=client)
+    threads.pop().join()
+    assert databases.read_all(copy) == world.truth
+    done["servers killed during an export or an import, which went on"] += 2
 
 
 @pytest.mark.parametrize("comes_back", [False, True], ids=["ends", "waits"])

@@ -114,7 +114,7 @@ def export(
             total_bytes=0,
             files=(),
         )
-        store = Store(used._open().within(budget), location)
+        store = _store(used, location, budget)
         if dry_run:
             used._run(check_free(store))
             info = _count(info, entries)
@@ -184,7 +184,7 @@ def import_(
         if not dry_run:
             _place.check_space(found.path.parent, info.total_bytes)
             scratch = stack.enter_context(_receive.scratch_beside(found.path))
-            store = Store(used._open().within(budget), Location.parse(url))
+            store = _store(used, Location.parse(url), budget)
             meter = Meter(progress, info.total_bytes)
             tables = used._run(_receive.download_task(store, info, scratch, at_once, meter))
             _receive.take_in(found, name, tables)
@@ -204,7 +204,7 @@ def inspect(url: str, *, client: S3Client | None = None) -> ExportInfo:
     """
     location = Location.parse(url)
     with _client(client) as used:
-        store = Store(used._open(), location)
+        store = _store(used, location)
         try:
             return used._run(_receive.read_manifest_task(store, url))
         except NotFoundError as error:
@@ -228,6 +228,12 @@ def _at_once(wanted: int | None) -> int:
     if wanted is not None and wanted < 1:
         raise ValueError(f"max_concurrency is {wanted}: it must be at least 1")
     return wanted or _CONCURRENCY
+
+
+def _store(client: S3Client, location: Location, budget: Budget | None = None) -> Store:
+    context = client._open() if budget is None else client._open().within(budget)
+    # Long work: it waits for a service that is started again.
+    return Store(replace(context, persistent=True), location)
 
 
 @contextlib.contextmanager
