@@ -144,6 +144,30 @@ def test_a_database_is_replaced_only_if_told_so(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("what", ["notes.txt", "uploads/photo.jpg", "copy/CURRENT", "link"])
+def test_what_is_not_rocksdbs_is_not_lost(
+    filled: kumo_crt.Repository, library: Library, make: Make, what: str
+) -> None:
+    target = make("many_files")
+    (target / what).parent.mkdir(exist_ok=True)
+    if what == "link":
+        (target / what).symlink_to(target.parent)
+    else:
+        (target / what).write_text("of somebody")
+    first = what.partition("/")[0]
+    why = f"holds '{first}' beside the database, which would be lost"
+    _unchanged_after(kumo_crt.RepositoryError, why, filled, target, overwrite=True)
+    _unchanged_after(kumo_crt.RepositoryError, why, filled, target, overwrite=True, delta=True)
+    (target / first).rename(target.parent / "elsewhere")
+    # These are RocksDB's, or ours.
+    for directory in ("archive", "lost", "second", ".kumo-capture-1"):
+        (target / directory).mkdir()
+    for name in ("archive/000001.log", "second/000002.sst", "000003.sst.trash", "CURRENT.dbtmp"):
+        (target / name).write_text("x")
+    filled.restore(target, overwrite=True)
+    assert content_of(target) == library.truth("plain")
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_database_that_is_open_here(
     filled: kumo_crt.Repository, make: Make, overwrite: bool

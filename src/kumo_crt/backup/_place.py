@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kumo_crt import _core
+from kumo_crt.backup import _layout
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
@@ -18,6 +19,10 @@ from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 _SPACE_MARGIN = 64 << 20
 _WORK = ".kumo-restore-"
 _REPLACED = ".kumo-replaced-"
+_OUR_OWN = ".kumo-"
+# What RocksDB makes in a database's directory: for logs that it keeps, and what a repair gave up.
+_SUBDIRECTORIES = ("archive", "lost")
+_DATA_KINDS = ("sst", "blob", "wal")
 # What a file system answers that cannot exchange two directories.
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
@@ -36,8 +41,8 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Refuses a target that a restore must not replace.
 
     Raises:
-        RepositoryError: It is not empty, or no database although it is to be overwritten, or logs
-            of its database would stay.
+        RepositoryError: It is not empty, or no database although it is to be overwritten, or holds
+            other things too, or logs of its database would stay.
         RepositoryLockedError: Its database is open.
     """
     if not target.parent.is_dir():
@@ -65,7 +70,35 @@ def check_target(target: Path, overwrite: bool) -> None:
                 "may be replaced (overwrite=True, --overwrite; delta=True, --delta to keep the "
                 "files that it has in common with the snapshot)"
             )
+        _check_strangers(target)
         _check_logs(target)
+
+
+def _check_strangers(target: Path) -> None:
+    """Refuses to replace a database together with something that is not RocksDB's.
+
+    Raises:
+        RepositoryError: There is something in its directory that would be lost.
+    """
+    found = sorted(path.name for path in target.iterdir() if not _is_rocksdbs(path))
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise RepositoryError(
+            f"{target}: holds {', '.join(map(repr, found[:3]))}{more} beside the database, which "
+            "would be lost with it: move that elsewhere, or choose another directory"
+        )
+
+
+def _is_rocksdbs(path: Path) -> bool:
+    name = path.name
+    if name.startswith(_OUR_OWN):
+        return True
+    if path.is_dir() and not path.is_symlink():
+        # One of db_paths or a wal_dir is known by what is in it.
+        kinds = (_core.classify_file(inner)[0] for inner in os.listdir(path))
+        return name in _SUBDIRECTORIES or all(kind in _DATA_KINDS for kind in kinds)
+    plain = name.removesuffix(".trash").removesuffix(".dbtmp")
+    return _core.classify_file(plain)[0] != "other" or _layout.is_file_name("config", plain)
 
 
 def _check_logs(target: Path) -> None:
