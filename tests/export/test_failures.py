@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import Rdict
+from rocksdict import AccessType, Rdict
 
 import kumo_crt
 from kumo_crt import export
@@ -125,6 +125,19 @@ def test_sources_that_cannot_be_exported(
     for wrong in ("exports/one", "http://x/y", "s3://"):
         with pytest.raises(ValueError, match="s3://bucket/prefix"):
             export.export(database, wrong, client=s3)
+    assert keys(boto, bucket) == []
+
+
+def test_values_with_a_time_to_live(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, tmp_path: Path
+) -> None:
+    """RocksDB writes a time behind each, which would be exported as a part of it."""
+    db = Rdict(str(tmp_path / "db"), databases.options(), access_type=AccessType.with_ttl(3600))
+    db[b"key"] = b"value"
+    for source in (db, tmp_path / "db"):
+        with pytest.raises(kumo_crt.RepositoryError, match=r"time to live .* not exported"):
+            export.export(source, url(bucket), client=s3, live=True)
+    db.close()
     assert keys(boto, bucket) == []
 
 

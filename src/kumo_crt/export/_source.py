@@ -13,6 +13,7 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
+from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._room import no_room
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR
@@ -127,6 +128,13 @@ def _check(path: object, directory: Path, column_family: str) -> _core.ManifestS
         raise RepositoryError(
             f"{path}: the column family {column_family!r} orders its keys by "
             f"{families[column_family]}: only those in the order of their bytes can be exported"
+        )
+    options = newest_options(directory)
+    if options is not None and b"TtlCompactionFilter" in options.content:
+        # Only a database that is opened so takes it away again, and not where columns are read.
+        raise RepositoryError(
+            f"{path}: is opened with a time to live (DBWithTTL), and has the time of its writing "
+            "behind each value: it can be backed up, but not exported"
         )
     return manifest
 
