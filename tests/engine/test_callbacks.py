@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from kumo_crt._engine import Blocking, Cancelled, Gather, Meter, Task, Throttle, _run, run
+from kumo_crt._engine import Blocking, Cancelled, First, Gather, Meter, Task, Throttle, _run, run
 from tests.engine.fakes import Client
 
 
@@ -60,6 +61,47 @@ def test_an_interrupt_in_what_blocks_is_everybodys(client: Client) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(task(), 4)
     assert sorted(told) == ["reads", "reads has", "sends", "sends has"]
+
+
+@pytest.mark.parametrize("where", ["a task", "the stream of tasks"])
+def test_an_interrupt_in_the_code_of_one_is_everybodys(client: Client, where: str) -> None:
+    told: list[str] = []
+
+    def waiting() -> Task[None]:
+        yield client.call("b", 1)
+
+    def interrupted() -> Task[None]:
+        yield from waiting()
+        signal.raise_signal(signal.SIGINT)
+
+    def sending() -> Task[None]:
+        try:
+            yield client.call("a", "never")
+        except Cancelled:
+            yield client.call("clean up a", 1)
+            told.append("a")
+            raise
+
+    def tasks() -> Iterator[Task[None] | First]:
+        yield sending()
+        if where == "a task":
+            yield interrupted()
+        else:
+            yield First(waiting())
+            signal.raise_signal(signal.SIGINT)
+
+    def task() -> Task[None]:
+        try:
+            yield Gather(tasks(), 2)
+        except Cancelled:
+            yield client.call("clean up all", 1)
+            told.append("all")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task(), 4)
+    assert told == ["a", "all"]
+    assert client.flying == 0
 
 
 def test_a_call_is_counted_once(client: Client) -> None:

@@ -326,8 +326,18 @@ class Scheduler:
         if error is None:
             group.results[fiber.index] = value
         else:
-            self._fail_group(group, error)
+            self._fail_group(group, self._told(fiber, error))
         self._fill(group)
+
+    def _told(self, fiber: Fiber, error: BaseException) -> BaseException:
+        """What a task is told of another's failure.
+
+        An interrupt that struck in a task's code is everybody's: all are cancelled, and clean up.
+        """
+        if isinstance(error, Exception | Cancelled | GeneratorExit):
+            return error
+        self.fail(fiber.root(), error)
+        return Cancelled()
 
     def _grant(self) -> None:
         waiting = self._reserving
@@ -396,7 +406,7 @@ class Scheduler:
             except StopIteration:
                 group.exhausted = True
             except BaseException as failure:
-                self._fail_group(group, failure)
+                self._fail_group(group, self._told(group.parent, failure))
             else:
                 if type(task) is First:
                     group.first = child = Fiber(task.task, group=group)
