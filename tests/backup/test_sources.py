@@ -232,6 +232,16 @@ def test_damaged_database(
     assert keys(boto, bucket) == {"kumo-repository.json"}
 
 
+def test_a_damaged_log_is_told(repository: kumo_crt.Repository, make: Make, tmp_path: Path) -> None:
+    """RocksDB opens such a database, with what was written before the damage."""
+    path = make("unflushed_wal")
+    log = max(path.glob("*.log"), key=lambda found: found.stat().st_size)
+    assert repository.backup(path).warnings == ()
+    log.write_bytes(flipped(log.read_bytes()))
+    (warning,) = repository.backup(path).warnings
+    assert warning.startswith(f"{log}: damaged at offset ")
+
+
 def test_nothing_is_left_after_success_and_failure(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, make: Make, tmp_path: Path
 ) -> None:

@@ -260,7 +260,7 @@ class _Live:
             sequence_number=sequence,
             column_families=families,
             scattered=scattered,
-            warnings=(*warnings_of(state), *followed.warnings),
+            warnings=(*warnings_of(state), *followed.warnings, *cut.warnings),
         )
 
     def _options(self, families: tuple[str, ...], *, patient: bool) -> list[CapturedFile]:

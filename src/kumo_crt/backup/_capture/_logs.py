@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._types import CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace
-
-_log = logging.getLogger("kumo_crt.backup")
 
 _HEADER = 7
 # Types of a first record that tell that the file is not one that RocksDB uses again: whole and
@@ -61,7 +59,13 @@ class CutLogs:
 
     @functools.cached_property
     def _infos(self) -> list[_core.WalInfo]:
-        return [part.info or _examined(part) for part in self._parts]
+        return [part.info or _core.scan_wal(part.source) for part in self._parts]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with them."""
+        pairs = zip(self._parts, self._infos, strict=True)
+        return damage_of((part.original, info) for part, info in pairs)
 
     @property
     def last_sequence(self) -> int | None:
@@ -83,16 +87,14 @@ class CutLogs:
         return True
 
 
-def _examined(part: _Part) -> _core.WalInfo:
-    info = _core.scan_wal(part.source)
-    if info.tail == "damaged":
-        _log.warning(
-            "%s: damaged at offset %d (%s): RocksDB's recovery will stop there",
-            part.original,
-            info.tail_offset,
-            info.tail_problem,
-        )
-    return info
+def damage_of(logs: Iterable[tuple[Path, _core.WalInfo]]) -> tuple[str, ...]:
+    """What to tell of logs that are damaged before their end."""
+    return tuple(
+        f"{path}: damaged at offset {info.tail_offset} ({info.tail_problem}): what was written "
+        "after that is in the snapshot, but RocksDB's recovery will stop there, as it would here"
+        for path, info in logs
+        if info.tail == "damaged"
+    )
 
 
 class HeldLogs:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._cost import warnings_of
+from kumo_crt.backup._capture._logs import damage_of
 from kumo_crt.backup._capture._options import OptionsFile, newest_options, numbered
 from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._types import Capture, CapturedFile
@@ -46,7 +47,8 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
         manifest = _core.read_manifest(directory / manifest_name)
         options = newest_options(directory)
         logs = _logs(directory, options)
-        ends = (_core.scan_wal(log).last_sequence for _, log in logs)
+        infos = [(log, _core.scan_wal(log)) for _, log in logs]
+        ends = (info.last_sequence for _, info in infos)
         # None: the log is empty, or compressed in a way that only RocksDB reads.
         sequence = max([manifest.last_sequence, *(end for end in ends if end is not None)])
         files = _live_files(places, manifest, temporary)
@@ -75,7 +77,7 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
         sequence_number=sequence,
         column_families=tuple(family.name for family in manifest.column_families),
         scattered=any(sst.path_id for sst in manifest.sst_files),
-        warnings=warnings_of(manifest),
+        warnings=(*warnings_of(manifest), *damage_of(infos)),
     )
 
 
