@@ -163,6 +163,20 @@ def test_what_cannot_be_read_is_not_the_end(
         source.close()
 
 
+def test_a_target_that_cannot_be_read_is_not_empty(
+    s3: kumo_crt.S3Client, bucket: str, made: str, tmp_path: Path
+) -> None:
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    databases.fill(db, 0, 1000)
+    db.close()
+    table = min((tmp_path / "db").glob("*.sst"))
+    content = bytearray(table.read_bytes())
+    content[100] ^= 1
+    table.write_bytes(content)
+    with pytest.raises(kumo_crt.RepositoryError, match=r"cannot be read: .*checksum mismatch"):
+        export.import_(made, tmp_path / "db", client=s3)
+
+
 def test_targets_that_cannot_be_imported_into(
     s3: kumo_crt.S3Client, bucket: str, made: str, tmp_path: Path
 ) -> None:

@@ -133,7 +133,17 @@ def check_family(target: Target, name: str, *, add: bool) -> None:
     """
     if add or not _has_family(target, name):
         return
-    if next(iter(target.database.get_column_family(name).keys()), None) is not None:
+    # Not `keys`: to that, what cannot be read is the end.
+    reader = target.database.get_column_family(name).iter()
+    try:
+        reader.seek_to_first()
+        is_empty = not reader.valid()
+        reader.status()
+    except Exception as error:
+        raise RepositoryError(f"{target.path}: cannot be read: {error}") from error
+    finally:
+        del reader  # as a handle does, it keeps the database open
+    if not is_empty:
         raise RepositoryError(
             f"{target.path}: the column family {name!r} has keys already: choose another one, or "
             "say that those of the export are to be added and win (add=True, --add)"
