@@ -12,7 +12,8 @@ def environment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--environment",
         metavar="NAME",
-        help="refuse a repository of another environment (KUMO_ENVIRONMENT)",
+        help="refuse to write to a repository of another environment; all may read it "
+        "(KUMO_ENVIRONMENT)",
     )
 
 
