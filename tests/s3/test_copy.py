@@ -223,6 +223,13 @@ class TestLarge:
         with pytest.raises(kumo_crt.AccessDeniedError, match=r"s3:GetObjectTagging.*tags=\{\}"):
             s3_fake.copy_object("src-bucket", "key", "bucket", "copy")
 
+    def test_tags_that_are_none(self, fake: FakeS3, s3_fake: kumo_crt.S3Client) -> None:
+        """A page instead of them does not make a copy without tags."""
+        fake.script.append(_head_of(SIX_GIB))
+        fake.script.append(Answer(body=b"<html></html>"))
+        with pytest.raises(kumo_crt.S3Error, match="the answer is a html, no Tagging"):
+            s3_fake.copy_object("src-bucket", "key", "bucket", "copy")
+
 
 def test_a_copy_that_differs(fake: FakeS3, s3_fake: kumo_crt.S3Client) -> None:
     fake.script.append(

@@ -180,7 +180,7 @@ def _tags_task(ctx: Context, bucket: str, key: str, version_id: str | None) -> T
             "it, or say which tags the copy is to have (tags={} for none)",
             error.request_id,
         ) from None
-    root = parse_xml(memoryview(response.body), what)
+    root = parse_xml(memoryview(response.body), what, "Tagging")
     return {text_of(tag, "Key"): text_of(tag, "Value") for tag in root.iter("Tag")}
 
 
