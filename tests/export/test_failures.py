@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,7 +78,13 @@ def test_an_interruption_leaves_nothing(
 
 
 def test_what_a_killed_one_left_is_removed(
-    s3: kumo_crt.S3Client, s3_server: S3Server, boto: Any, bucket: str, database: Path
+    s3: kumo_crt.S3Client,
+    s3_server: S3Server,
+    boto: Any,
+    bucket: str,
+    database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = """
         import os, signal, sys
@@ -87,9 +94,13 @@ def test_what_a_killed_one_left_is_removed(
                 os.kill(os.getpid(), signal.SIGKILL)
         export.export(sys.argv[1], sys.argv[2], file_bytes=10_000, progress=progress)
     """
-    with start_python(program, str(database), url(bucket), env=s3_server.environment()) as process:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    environment = {**s3_server.environment(), "TMPDIR": str(tmp_path / "scratch")}
+    with start_python(program, str(database), url(bucket), env=environment) as process:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL, errors
+    assert list((tmp_path / "scratch").iterdir())
     left = keys(boto, bucket)
     assert left
     assert "kumo-export.json" not in left
@@ -97,6 +108,7 @@ def test_what_a_killed_one_left_is_removed(
         export.inspect(url(bucket), client=s3)
     info = export.export(database, url(bucket), client=s3).info
     assert set(keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in info.files)}
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_sources_that_cannot_be_exported(
@@ -161,6 +173,27 @@ def test_what_cannot_be_read_is_not_the_end(
     assert export.export(source, url(bucket), client=s3, stop=b"key-00000050").info.entries == 50
     if isinstance(source, Rdict):
         source.close()
+
+
+def test_what_a_killed_import_left_is_removed(
+    s3: kumo_crt.S3Client, s3_server: S3Server, made: str, tmp_path: Path
+) -> None:
+    program = """
+        import os, signal, sys
+        from kumo_crt import export
+        def progress(done, total):
+            os.kill(os.getpid(), signal.SIGKILL)
+        export.import_(sys.argv[1], sys.argv[2], progress=progress)
+    """
+    (tmp_path / "place").mkdir()
+    target = tmp_path / "place" / "db"
+    Rdict(str(target), databases.options()).close()
+    with start_python(program, made, str(target), env=s3_server.environment()) as process:
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert len(list(target.parent.iterdir())) == 2
+    export.import_(made, target, client=s3)
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_target_that_cannot_be_read_is_not_empty(

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import secrets
-import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +18,7 @@ from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._ledger import Damage, Drilled, FamilyContent, Ledger, object_hash
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
+from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 
@@ -74,7 +70,7 @@ def drill(plan: DrillPlan) -> DrillReport:
     opener = plan.opener or _opener()
     snapshot = plan.snapshot
     found = _Found()
-    with _scratch(plan.scratch) as directory:
+    with scratch(_place_for(plan.scratch), _SCRATCH) as directory:
         target = directory / "database"
         begun = time.monotonic()
         try:
@@ -157,32 +153,11 @@ def _opener() -> Opener:
     return opened
 
 
-@contextlib.contextmanager
-def _scratch(parent: Path | None) -> Iterator[Path]:
-    """A directory that is gone afterwards; so is what a killed drill left."""
+def _place_for(parent: Path | None) -> Path:
     where = parent if parent is not None else Path(tempfile.gettempdir())
     if not where.is_dir():
         raise RepositoryError(f"{where}: no such directory: create it, or choose another scratch")
-    for left in where.glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError), _locked(left):
-            shutil.rmtree(left, ignore_errors=True)
-    path = where / f"{_SCRATCH}{secrets.token_hex(4)}"
-    path.mkdir(mode=0o700)
-    try:
-        with _locked(path):
-            yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(fd)
+    return where
 
 
 def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._results import SnapshotFile
 from kumo_crt.backup._room import no_room
+from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
@@ -178,11 +178,9 @@ def take_in(target: Target, name: str, tables: list[Path]) -> None:
         del family  # a handle keeps the database open, and the error keeps this frame
 
 
-@contextlib.contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
+def scratch_beside(path: Path) -> contextlib.AbstractContextManager[Path]:
     """A directory on the database's file system, so that its files can be moved into it."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.kumo-import-", dir=path.parent) as made:
-        yield Path(made)
+    return scratch(path.parent, f".{path.name}.kumo-import-")
 
 
 def download_task(

@@ -16,6 +16,7 @@ from kumo_crt._engine import Meter
 from kumo_crt.backup import _place
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._room import room_in
+from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
 from kumo_crt.export import _receive
@@ -100,7 +101,7 @@ def export(
         _client(client) as used,
         opened(source, column_family, keys, live=live, data_paths=data_paths) as found,
         contextlib.closing(found.entries) as entries,
-        tempfile.TemporaryDirectory(prefix="kumo-export-") as scratch,
+        scratch(Path(tempfile.gettempdir()), "kumo-export-") as place,
     ):
         info = ExportInfo(
             url=url,
@@ -123,7 +124,7 @@ def export(
                 store=store,
                 entries=entries,
                 info=info,
-                scratch=Path(scratch),
+                scratch=place,
                 file_bytes=file_bytes,
                 concurrency=_at_once(max_concurrency),
                 meter=Meter(progress, 0),
@@ -183,10 +184,10 @@ def import_(
         _receive.check_family(found, name, add=add)
         if not dry_run:
             _place.check_space(found.path.parent, info.total_bytes)
-            scratch = stack.enter_context(_receive.scratch_beside(found.path))
+            place = stack.enter_context(_receive.scratch_beside(found.path))
             store = _store(used, Location.parse(url), budget)
             meter = Meter(progress, info.total_bytes)
-            tables = used._run(_receive.download_task(store, info, scratch, at_once, meter))
+            tables = used._run(_receive.download_task(store, info, place, at_once, meter))
             _receive.take_in(found, name, tables)
     return ImportReport(info, str(found.path), name, time.monotonic() - begun)
 

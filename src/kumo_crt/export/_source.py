@@ -15,6 +15,7 @@ from kumo_crt import _core
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
 from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._room import no_room
+from kumo_crt.backup._scratch import scratch
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR
 
@@ -99,7 +100,7 @@ def opened(
         return
     with contextlib.ExitStack() as stack:
         taken = stack.enter_context(capture(source, live=live, data_paths=data_paths))
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-export-")))
+        directory = stack.enter_context(scratch(Path(tempfile.gettempdir()), "kumo-export-"))
         for file in taken.files:
             if file.kind in ("sst", "blob"):
                 (directory / file.path).symlink_to(file.source)
