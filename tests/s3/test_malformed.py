@@ -220,6 +220,14 @@ def test_another_document(
         ask(client)
 
 
+def test_a_page_where_an_object_was_put(fake: FakeS3, client: kumo_crt.S3Client) -> None:
+    """A login page, say: S3 tells the ETag of what it has stored."""
+    fake.script.append(raw("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 10"))
+    with pytest.raises(kumo_crt.S3Error, match="the answer has no ETag") as caught:
+        client.put_object("bucket", "key", BODY)
+    assert caught.value.code == "MalformedResponse"
+
+
 def test_another_document_at_the_end_of_an_upload(fake: FakeS3, client: kumo_crt.S3Client) -> None:
     begun = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     part = Answer(headers={"ETag": '"0"'})
