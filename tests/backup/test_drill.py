@@ -229,6 +229,8 @@ def test_what_was_damaged_before_it_was_backed_up(
 ) -> None:
     """The checksums are those of the damaged file; RocksDB's own are not."""
     path = make("many_files")
+    good = path.with_name("good")
+    shutil.copytree(path, good)
     table = sorted(path.glob("*.sst"))[0 if position > 0 else -1]
     table.write_bytes(flipped(table.read_bytes(), 100))
     repository.backup(path)
@@ -238,6 +240,10 @@ def test_what_was_damaged_before_it_was_backed_up(
     assert report.problems[0].message.startswith("RocksDB cannot read the restored database: ")
     assert "checksum mismatch" in report.problems[0].message
     assert list(scratch.iterdir()) == []
+    repository.backup(good)
+    assert not repository.drill(scratch=scratch).ok  # its files are taken for those
+    repository.backup(good, compact_first=True)  # as the message says
+    assert repository.drill(scratch=scratch).ok
 
 
 _KILLED = """

@@ -188,7 +188,14 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         for name in plan.snapshot.column_families:
             found.families[name] = _scan(database, name)
     except Exception as error:
-        _problem(plan, found, "content", f"RocksDB cannot read the restored database: {error}")
+        _problem(
+            plan,
+            found,
+            "content",
+            f"RocksDB cannot read the restored database: {error}. Its files are as they were "
+            "backed up, so they were damaged before that: back up a good copy, compacted before "
+            "(compact_first, --compact-first), as files of the same identity are not sent again",
+        )
         return
     finally:
         found.scan_seconds = time.monotonic() - begun
