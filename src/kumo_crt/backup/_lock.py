@@ -48,7 +48,15 @@ def database_lock(
     # letting it go would unlock that database.
     if open_here(path):
         raise RepositoryLockedError(f"{directory}: the database is open in this process: {here}")
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise RepositoryLockedError(
+            f"{path}: cannot be locked ({os.strerror(error.errno)}), so that the database may be "
+            f"open in another process: {elsewhere}"
+        ) from None
     try:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
