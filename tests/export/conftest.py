@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from rocksdict import Rdict
 
+import kumo_crt
+from kumo_crt import export
+from tests.export.helpers import url
 from tests.support import databases
 
 
@@ -24,3 +27,10 @@ def database(tmp_path: Path) -> Path:
     databases.fill(db, 0, 2_000)
     db.close()
     return path
+
+
+@pytest.fixture
+def made(s3: kumo_crt.S3Client, bucket: str, database: Path) -> str:
+    """An export of it, in some files."""
+    export.export(database, url(bucket), client=s3, file_bytes=100_000)
+    return url(bucket)
