@@ -86,6 +86,23 @@ def test_closed_pipes_end_in_silence(
         assert err == b""
 
 
+def test_closed_standard_input_is_no_empty_object(
+    command_environment: dict[str, str], s3: kumo_crt.S3Client, bucket: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND, "put", "-", f"s3://{bucket}/closed"],
+        capture_output=True,
+        env=command_environment,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "kumo-crt: error: standard input: Bad file descriptor\n"
+    with pytest.raises(kumo_crt.NotFoundError):
+        s3.head_object(bucket, "closed")
+
+
 def test_listing(kumo: Run, s3: kumo_crt.S3Client, bucket: str) -> None:
     url = f"s3://{bucket}/listing/"
     for key in ("a/1", "a/2", "top"):

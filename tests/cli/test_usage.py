@@ -196,7 +196,33 @@ def test_a_full_disk_under_standard_output_is_a_failure() -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == "kumo-crt: error: No space left on device\n"
+    assert done.stderr == "kumo-crt: error: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "closed", "code", "said"),
+    [
+        (("--version",), ">&-", 1, "kumo-crt: error: standard output: Bad file descriptor\n"),
+        (
+            ("--version", "--json"),
+            ">&-",
+            1,
+            "kumo-crt: error: standard output: Bad file descriptor\n",
+        ),
+        (("--help",), ">&-", 1, ""),
+        (("--version",), "<&- 2>&-", 0, ""),
+    ],
+)
+def test_closed_standard_streams(line: tuple[str, ...], closed: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *line],
+        capture_output=True,
+        env=environment(),
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_nothing_third_party_is_imported_at_first(tmp_path: Path) -> None:

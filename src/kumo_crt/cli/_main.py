@@ -12,7 +12,7 @@ from collections.abc import Callable
 import kumo_crt
 from kumo_crt.cli import _errors, _grammar, _signals
 from kumo_crt.cli._errors import CommandError, OutputClosedError
-from kumo_crt.cli._output import Output, abandon_stdout, to_stderr
+from kumo_crt.cli._output import Output, abandon_stdout, reserve_streams, to_stderr
 
 # Where the function of a command is. It is loaded when called for: what all of them need takes
 # longer to load than a backup of an unchanged database takes.
@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    reserve_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -19,7 +19,7 @@ from kumo_crt.cli._client import open_client
 from kumo_crt.cli._errors import CommandError, UsageError
 from kumo_crt.cli._output import Output, fields, printable, timestamp
 from kumo_crt.cli._units import format_bytes, format_rate, format_seconds
-from kumo_crt.exceptions import ChecksumMismatchError, NotFoundError, TransportError
+from kumo_crt.exceptions import ChecksumMismatchError, KumoError, NotFoundError, TransportError
 
 # What `get URL -` holds in memory at once.
 _CHUNK = 64 * 1024 * 1024
@@ -50,8 +50,13 @@ def put(args: argparse.Namespace, output: Output) -> int:
     with open_client(args, output) as client:
         if args.dry_run:
             return _dry_put(client, args, output, bucket, key)
-        with progress.bar(output, "put") as report:
-            result = client.put_object(bucket, key, body, progress=report)
+        try:
+            with progress.bar(output, "put") as report:
+                result = client.put_object(bucket, key, body, progress=report)
+        except OSError as error:
+            if args.file == "-" and not isinstance(error, KumoError):
+                error.filename = "standard input"
+            raise
     seconds = time.monotonic() - begun
     document = {**fields(result), "checksum_crc32c": _hex(result.checksum_crc32c)}
     output.document({"bucket": bucket, "key": key, **document, "dry_run": False})

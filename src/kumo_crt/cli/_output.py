@@ -124,6 +124,9 @@ class Output:
             action()
         except BrokenPipeError:
             raise OutputClosedError("standard output is closed") from None
+        except OSError as error:
+            error.filename = "standard output"
+            raise
 
     def warning(self, text: str) -> None:
         """Tells on standard error of something that the user should know."""
@@ -150,6 +153,20 @@ def to_stderr(text: str) -> None:
     lines = [printable(line) for line in text.splitlines()] or [""]
     with contextlib.suppress(OSError, ValueError):
         print("\n  ".join(lines), file=sys.stderr, flush=True)
+
+
+def reserve_streams() -> None:
+    """Opens the standard streams that whoever started this process has closed.
+
+    The next files would have their numbers else, and get what libraries write to them. Input and
+    output are opened the wrong way round: who uses them is told, and no empty object is stored.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY))
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def abandon_stdout() -> None:
