@@ -46,7 +46,8 @@ def new_client(settings: Settings) -> _core.Client:
     except _core.CrtError as error:
         if error.name.startswith("AWS_AUTH") or settings.profile is not None:
             raise CredentialsError(f"{error}. Look at the profile and its files") from None
-        raise ValueError(str(error)) from None
+        hint = ". It has to hold certificates, as PEM" if settings.ca_file else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def _native(settings: Settings) -> _core.Client:

@@ -128,6 +128,26 @@ class TestTransport:
         assert isinstance(caught.value, ConnectionError)
         assert f"127.0.0.1:{port}" in str(caught.value)
 
+    @pytest.mark.servers("seaweed-http", "seaweed-https")
+    def test_the_wrong_scheme(self, s3_server: S3Server) -> None:
+        scheme, _, place = s3_server.endpoint_url.partition("://")
+        other = {"http": "https", "https": "http"}[scheme]
+        with (
+            _client(f"{other}://{place}") as client,
+            # Closed without a word, or a page that is none of S3's.
+            pytest.raises((kumo_crt.TransportError, kumo_crt.S3Error)) as caught,
+        ):
+            client.get_object("bucket", "key")
+        assert str(caught.value).endswith(f" the URL begins with {scheme}://")
+
+    def test_a_proxy_that_is_not_there(self) -> None:
+        with (
+            _client("http://127.0.0.1:1", proxy="http://u:secret@127.0.0.1:1") as client,
+            pytest.raises(kumo_crt.TransportError, match="and the proxy right") as caught,
+        ):
+            client.get_object("bucket", "key")
+        assert "secret" not in str(caught.value)
+
     def test_a_name_that_does_not_resolve(self) -> None:
         before = time.monotonic()
         with (
@@ -194,16 +214,10 @@ class TestTls:
         wrong = tmp_path / "wrong-ca.pem"
         wrong.write_text("no certificate")
         arguments = s3_server.client_arguments(ca_file=str(wrong))
-        with pytest.raises((OSError, ValueError, kumo_crt.KumoError), match=r"wrong-ca\.pem"):
-            kumo_crt.S3Client(**arguments).close()
-
-    def test_plain_http_to_a_tls_port(self, s3_server: S3Server) -> None:
-        url = s3_server.endpoint_url.replace("https://", "http://")
-        with (
-            _client(url, max_attempts=2) as client,
-            pytest.raises((kumo_crt.TransportError, kumo_crt.S3Error)),
+        with pytest.raises(
+            (OSError, ValueError, kumo_crt.KumoError), match=r"wrong-ca\.pem: .* as PEM"
         ):
-            client.get_object("bucket", "key")
+            kumo_crt.S3Client(**arguments).close()
 
 
 class TestAnswers:

@@ -67,8 +67,9 @@ class Care(RepositoryBase):
             max_bytes: Read no more than these, and first what was not read for longest.
             executor: Any `concurrent.futures.Executor`: its workers check the objects. What they
                 are sent can be pickled and run twice; credentials that were given to the client,
-                and the key of an encrypted repository, go with it, the repository's limits of bytes
-                and requests do not. Level ``"quick"`` has nothing to share out.
+                and the key of an encrypted repository, go with it. All workers together keep to the
+                repository's limits of bytes and requests. Level ``"quick"`` has nothing to share
+                out.
             record: Whether to write down what was read. By default it is, where this client may
                 write, and its environment is the repository's.
             progress: Called with bytes done and total, ten times a second at most.

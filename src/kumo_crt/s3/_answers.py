@@ -63,6 +63,10 @@ _NO_CREDENTIALS_MATTER = (
     "AWS_AUTH_SIGNING_INVALID_CONF",
     "AWS_AUTH_CANONICAL",
 )
+# What comes of TLS where none is spoken, and of none where it is.
+_CLOSED = ("AWS_IO_SOCKET_CLOSED", "AWS_ERROR_HTTP_CONNECTION_CLOSED")
+_OTHER_SCHEME = "If it speaks {}, the URL begins with {}://"
+_PROXIED = " through the proxy "
 _SET_REGION = "set region"
 _HINTS = {
     "ProxyAuthenticationRequired": "look at the user and password in the proxy's URL",
@@ -236,12 +240,17 @@ def error_class(code: str, status: int) -> type[S3Error]:
 
 
 def _error_from(
-    root: Element | None, status: int, what: str, request_id: str, region: str = ""
+    root: Element | None,
+    status: int,
+    what: str,
+    request_id: str,
+    region: str = "",
+    otherwise: str = "",
 ) -> S3Error:
     code = text_of(root, "Code") if root is not None else ""
     code = code or _CODES_BY_STATUS.get(status, str(status))
     message = text_of(root, "Message") if root is not None else ""
-    hint = _HINTS.get(code, "")
+    hint = _HINTS.get(code, otherwise)
     region = region or (text_of(root, "Region") if root is not None else "")
     if region and hint.endswith(_SET_REGION):
         hint += f" to {region}"
@@ -254,19 +263,24 @@ def _error_from(
     return kind(code, status, ". ".join(part.rstrip(".") for part in parts if part), request_id)
 
 
-def _s3_error(response: _core.Response, what: str) -> S3Error:
+def _s3_error(response: _core.Response, what: str, endpoint: str) -> S3Error:
     headers = Headers(response.headers)
     root: Element | None = None
     if response.error_body:
         # What is no XML is a proxy's page, or an answer that was cut.
         with contextlib.suppress(ValueError):
             root = _xml.parse(response.error_body)
+    # What servers that speak TLS answer to who does not; S3 says what was wrong, but to HEAD.
+    plain = root is None and response.status == 400 and endpoint.startswith("http:")
     return _error_from(
         root,
         response.status,
         what,
         headers.get("x-amz-request-id") or "",
         headers.get("x-amz-bucket-region") or "",
+        f"{endpoint} did not understand it. {_OTHER_SCHEME.format('TLS', 'https')}"
+        if plain
+        else "",
     )
 
 
@@ -281,7 +295,7 @@ def raise_for(response: _core.Response, what: str, endpoint: str) -> None:
     if response.error_code != 0:
         raise _without_answer(response.error_name, response.error_text, what, endpoint)
     if response.status >= 300:
-        raise _s3_error(response, what)
+        raise _s3_error(response, what, endpoint)
 
 
 def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError:
@@ -303,10 +317,14 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
             "the name server"
         )
     if name.startswith(("AWS_IO_SOCKET", "AWS_IO_DNS", "AWS_ERROR_HTTP")):
-        return TransportError(
-            f"{what}: no answer from {endpoint}: {text} ({name}). Is the endpoint URL right, and "
-            "the service up?"
-        )
+        asked = "Is the endpoint URL right, and the service up?"
+        if _PROXIED in endpoint:
+            asked = "Are the endpoint URL and the proxy right, and both up?"
+        elif name in _CLOSED:
+            secure = endpoint.startswith("https:")
+            other = ("no TLS", "http") if secure else ("TLS", "https")
+            asked += f" {_OTHER_SCHEME.format(*other)}"
+        return TransportError(f"{what}: no answer from {endpoint}: {text} ({name}). {asked}")
     if name.startswith(("AWS_ERROR_FILE", "AWS_ERROR_SHORT_BUFFER", "AWS_ERROR_OOM")):
         failure = KumoError(f"{what}: {text}")
         failure.__cause__ = _system_error(text)
