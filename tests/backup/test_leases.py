@@ -228,6 +228,30 @@ def test_renewals_that_fail_for_a_while(
     assert repository.verify(level="full").ok
 
 
+@pytest.mark.usefixtures("each_alone")
+def test_a_pin_that_has_lapsed_is_not_renewed(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A prune that went on meanwhile did not count it, and need not have removed it."""
+    path = make("many_files")
+    size = repository.backup(path, dry_run=True).uploaded_bytes
+    monkeypatch.setattr(_inflight, "LEASE", 2.5)
+    monkeypatch.setattr(_lease, "_RENEW", 0.2)
+
+    def stand_still(number: int, sent: Sent) -> None:
+        if number == 6:
+            time.sleep(3.0)
+
+    with watched(s3, stand_still), pytest.raises(kumo_crt.LeaseExpiredError, match="run it again"):
+        repository.backup(path, max_bytes_per_second=size / 2)
+    assert keys(boto, bucket, "snapshots/") == set()
+
+
 def test_a_pin_that_was_removed(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
 ) -> None:

@@ -96,7 +96,13 @@ class Lease:
     def write(
         self, kind: str, objects: Iterable[str] = (), snapshots: Iterable[str] = ()
     ) -> Task[str]:
-        """Writes a further part, which renews the lease too; returns its key."""
+        """Writes a further part, which renews the lease too; returns its key.
+
+        Raises:
+            LeaseExpiredError: It has lapsed: others may have acted on that, and do not take it back.
+        """
+        if self._keys:
+            self.check()
         key = _inflight.part_key(kind, self.id, self._numbers)
         self._numbers += 1
         document = _inflight.encode_lease(
@@ -144,15 +150,18 @@ class Lease:
 
     def _renewing(self) -> Task[None]:
         wait = _inflight.LEASE * _RENEW
+        failure: KumoError | None = None
         while True:
             yield Sleep(wait)
+            # The process may have stood still: what has lapsed is not to look as if it had held.
+            self.check(failure)
             try:
                 yield from self.renew()
-                wait = _inflight.LEASE * _RENEW
+                wait, failure = _inflight.LEASE * _RENEW, None
             except KumoError as error:
                 self.check(error)
                 _log.warning("a lease was not renewed, trying again: %s", error)
-                wait = _inflight.LEASE * _RETRY
+                wait, failure = _inflight.LEASE * _RETRY, error
 
     def renew(self) -> Task[None]:
         """Renews the lease; a renewal before this one is deleted."""
