@@ -299,7 +299,7 @@ def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
     assert repository.verify(level="full").ok
 
 
-@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("how", ["all there", "reused", "sent", "being swept"])
 def test_a_manifest_that_came_too_late_is_taken_back(
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,
@@ -307,24 +307,34 @@ def test_a_manifest_that_came_too_late_is_taken_back(
     bucket: str,
     make: Make,
     monkeypatch: pytest.MonkeyPatch,
-    gone: bool,
+    how: str,
 ) -> None:
     path = make("many_files")
     first = repository.backup(path)
+    if how == "sent":
+        path = make("plain")
     victim = key_of(stored_files(first, "sst")[3])
     monkeypatch.setattr(_lease.Lease, "outlived", lambda self, moment: moment is not None)
 
     def tamper(number: int, sent: Sent) -> None:
-        if gone and sent.operation == "PutObject" and "/snapshots/" in sent.key:
+        if sent.operation != "PutObject" or "/snapshots/" not in sent.key:
+            return
+        if how == "being swept":
+            # A prune that did not count the pin, and looked for manifests before there was this.
+            put(boto, bucket, SWEEP, sweep_of(victim))
+        elif how == "reused":
             delete(boto, bucket, victim)
+        elif how == "sent":
+            new = keys(boto, bucket, "data/") - first.object_keys
+            delete(boto, bucket, min(new))
 
     with watched(s3, tamper):
-        if gone:
+        if how == "all there":
+            repository.backup(path)
+        else:
             with pytest.raises(kumo_crt.LeaseExpiredError, match="deleted by a prune"):
                 repository.backup(path)
-        else:
-            repository.backup(path)
-    assert len(repository.snapshots()) == (1 if gone else 2)
+    assert len(repository.snapshots()) == (2 if how == "all there" else 1)
 
 
 def test_what_is_being_deleted_is_not_relied_on(

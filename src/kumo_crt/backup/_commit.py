@@ -180,10 +180,11 @@ def check_after(
     lease: Lease,
     committed: Committed,
     reused: list[Reused],
+    sweeps: frozenset[str],
     kept: Kept,
     sent: Iterable[SnapshotFile],
 ) -> Task[None]:
-    """Takes a snapshot back whose data may be gone, if it is.
+    """Takes a snapshot back whose data may be gone, if it is, or about to go.
 
     The service may have been away since it was looked for what was sent. Or the manifest was
     written late: the process may have stood still between its last look at the clock and the write.
@@ -199,10 +200,16 @@ def check_after(
         raise
     if not lease.outlived(committed.at):
         return
-    missing = yield from missing_task(store, (item.file.stored for item in reused))
-    if missing:
+    # A sweep that is over by now has done what it does; one to come sees the manifest.
+    leases = yield from _inflight.list_leases(store)
+    condemned, _ = yield from _inflight.read_sweeps(store, leases.values(), sweeps)
+    objects = {item.file.stored for item in reused}
+    objects.update(file.stored for file in sent if file.key is not None)
+    lost = [item.key for item in objects if _inflight.object_hash(item.key) in condemned]
+    lost += yield from missing_task(store, objects)
+    if lost:
         yield from _take_back(store, committed)
-        raise lease.expired(f"{store.url(missing[0])} has been deleted by a prune")
+        raise lease.expired(f"{store.url(min(lost))} has been deleted by a prune")
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
 
 

@@ -245,7 +245,9 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
     committed = yield from _commit.commit(
         plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
     )
-    yield from _commit.check_after(plan.store, lease, committed, plan.relied_on, plan.kept, sent)
+    yield from _commit.check_after(
+        plan.store, lease, committed, plan.relied_on, plan.sweeps, plan.kept, sent
+    )
     meter.flush()
     return committed.snapshot
 
