@@ -146,6 +146,15 @@ def test_within_does_not_count_from_the_future() -> None:
     assert _kept_times(KeepRules(within=Within.parse("1d")), times[:1]) == set(times[:1])
 
 
+def test_the_newest_is_the_last_that_was_made() -> None:
+    """The service's clock was a year ahead, and is not any more."""
+    ahead = Candidate("20271125T120000Z-00011111", "", _NOW + timedelta(days=365))
+    # As `new_snapshot_id` makes it: after the newest one that there is.
+    after = Candidate("20271125T120000Z-00122222", "", _NOW)
+    assert set(kept(KeepRules(last=1), [ahead, after], _NOW)) == {after.id}
+    assert set(kept(KeepRules(daily=1), [ahead, after], _NOW)) == {after.id}
+
+
 def test_within_all_of_history() -> None:
     times = _times("0001-01-02 00:00", "2026-01-01 00:00")
     assert _kept_times(KeepRules(within=Within.parse("999999y")), times) == set(times)

@@ -108,7 +108,8 @@ def kept(
         groups.setdefault(snapshot.group, []).append(snapshot)
     found: dict[str, tuple[str, ...]] = {}
     for members in groups.values():
-        members.sort(key=lambda item: (item.created_at, item.id), reverse=True)
+        # Ids ascend whatever happens to the clock, and "latest" goes by them, too.
+        members.sort(key=lambda item: item.id, reverse=True)
         found.update(_kept_of_group(rules, members, now))
     return found
 
