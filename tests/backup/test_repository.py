@@ -269,6 +269,18 @@ def test_ids_sort_by_age() -> None:
     assert ids[-1] < _layout.new_snapshot_id(now + timedelta(seconds=2), ids[-1])
 
 
+def test_ids_go_on_when_a_second_has_too_many() -> None:
+    """As when the service's clock was ahead for a while."""
+    now = datetime(2026, 11, 23, 6, tzinfo=UTC)
+    newest = "20271231T235959Z-fff00000"
+    for _ in range(3):
+        before, newest = newest, _layout.new_snapshot_id(now, newest)
+        assert before < newest
+        assert newest.startswith("20280101T000000Z-00")
+    # An id that names no moment.
+    assert _layout.is_snapshot_id(_layout.new_snapshot_id(now, "99999999T999999Z-fffabcde"))
+
+
 @pytest.mark.servers("seaweed-http")
 @pytest.mark.parametrize(
     "wrong", ["", "newest", "../kumo-repository", "20261123T060000Z", "20261123T060000Z-0A1B2C3D"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ SNAPSHOTS = "snapshots/"
 MAX_FILE_SIZE = 48_800_000_000_000
 INLINE_LIMIT = 4096
 
+_ID_TIME = "%Y%m%dT%H%M%SZ"
 _SNAPSHOT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _SUFFIX = re.compile(r"\.[0-9a-f]{8}$")
 _DATA_KEY = re.compile(r"data/([0-9a-f]{2})/([A-Za-z0-9._-]{1,400})")
@@ -110,11 +112,17 @@ def new_snapshot_id(now: datetime, newest: str | None) -> str:
         now: The service's time.
         newest: Id of the newest snapshot, if there is one.
     """
-    time = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    time = f"{now.astimezone(UTC):{_ID_TIME}}"
     count = 0
     if newest is not None and newest[:16] >= time:
         time = newest[:16]
-        count = min(int(newest[17:20], 16) + 1, 0xFFF)
+        count = int(newest[17:20], 16) + 1
+        if count > 0xFFF:
+            # Made while the service's clock was ahead, which it may have been by years.
+            with contextlib.suppress(ValueError, OverflowError):
+                following = datetime.strptime(time, _ID_TIME) + timedelta(seconds=1)
+                time, count = f"{following:{_ID_TIME}}", 0
+            count = min(count, 0xFFF)
     return f"{time}-{count:03x}{os.urandom(3).hex()[:5]}"
 
 
