@@ -12,9 +12,11 @@ import kumo_crt
 from kumo_crt._engine import Task
 from kumo_crt.backup import _sweep
 from kumo_crt.s3._deletions import DeleteFailure
+from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import PREFIX, keys, manifest_key, url
 from tests.backup.interleaving import without_waiting
+from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
@@ -121,6 +123,45 @@ def test_older_versions_of_what_is_there_stay(
         repository.prune(delete_versions=True)
     assert len(_versions(boto, bucket)[key]) == 3
     assert repository.verify(level="full").ok
+
+
+def test_what_comes_back_while_versions_are_suspended_stays(
+    s3: kumo_crt.S3Client,
+    s3_server: S3Server,
+    boto: Any,
+    versioned_bucket: str,
+    make: Make,
+) -> None:
+    """An object that is stored anew takes the place, and the id, of its delete marker."""
+    bucket = versioned_bucket
+    repository = kumo_crt.Repository.create(url(bucket), client=s3)
+    path = make("one_key")
+    gone = repository.backup(path)
+    kept = repository.backup(make("plain"))
+    superfluous = gone.object_keys - kept.object_keys
+    repository.delete_snapshot(gone.id)
+    boto.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    repository.prune()
+    assert repository.prune().deleted_objects == len(superfluous)
+    before = _versions(boto, bucket)
+    assert all("null" in before[key] and len(before[key]) == 2 for key in superfluous)
+    again: list[Any] = []
+
+    with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
+        other = kumo_crt.Repository(url(bucket), client=client)
+
+        def back_up(number: int, sent: Sent) -> None:
+            listed = [s for s in watch.sent if s.operation == "ListObjectVersions"]
+            if sent.operation == "DeleteObjects" and listed and not again:
+                again.append(other.backup(path))
+
+        with watched(s3, back_up) as watch:
+            report = repository.prune(delete_versions=True)
+    assert again[0].object_keys >= superfluous
+    assert repository.verify(again[0].id, level="full").ok
+    # What was there while the bucket kept versions is gone all the same.
+    assert report.deleted_versions >= len(superfluous)
+    assert all(_versions(boto, bucket)[key] == {"null"} for key in superfluous)
 
 
 def test_what_object_lock_retains_is_told_and_stays(

@@ -99,7 +99,7 @@ class Lease:
         """Writes a further part, which renews the lease too; returns its key.
 
         Raises:
-            LeaseExpiredError: It has lapsed: others may have acted on that, and do not take it back.
+            LeaseExpiredError: It has lapsed: others may have acted on that.
         """
         if self._keys:
             self.check()

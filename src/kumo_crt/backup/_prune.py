@@ -33,7 +33,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.backup._sweep import Sweeper, batches
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import FormatError, RepositoryLockedError, S3Error
-from kumo_crt.s3._bucket import configuration_task
+from kumo_crt.s3._bucket import get_versioning_task
 from kumo_crt.s3._deletions import DELETE_BATCH
 from kumo_crt.s3._results import ObjectInfo
 
@@ -178,15 +178,15 @@ class _Prune:
         )
         marks, _ = yield from _census.read_marks(self._store)
         found = yield from self._unreferenced(self._removed, protection, marks)
-        versioned = yield from self._versioned()
+        status = yield from self._versioning()
         if self._plan.delete_versions:
             manifests = map(_layout.snapshot_key, self._removed)
             doomed = {*map(self._store.location.key, manifests), *(o.key for o in found.due)}
-            if not versioned:
+            if not status:
                 doomed.clear()  # it goes without a version
-            yield from self._sweeper.delete_versions(_FOLDERS, doomed)
+            yield from self._sweeper.delete_versions(_FOLDERS, status == "Enabled", doomed)
         self._meter.flush()
-        return self._report(found, versioned, found.due)
+        return self._report(found, status, found.due)
 
     def _work(self, listed: _inflight.Listed) -> Task[PruneReport]:
         yield from self._clean(listed.leases.values())
@@ -212,11 +212,11 @@ class _Prune:
         yield from self._delete(self._store.location.key(key) for key in used)
         if listed.notices:
             yield from self._forget_damage(listed.notices)
-        versioned = yield from self._versioned()
+        status = yield from self._versioning()
         if self._plan.delete_versions:
-            yield from self._sweeper.delete_versions(_FOLDERS)
+            yield from self._sweeper.delete_versions(_FOLDERS, status == "Enabled")
         self._meter.flush()
-        return self._report(found, versioned)
+        return self._report(found, status)
 
     def _choose(self) -> Task[None]:
         """Reads all manifests and decides which snapshots are to go."""
@@ -338,17 +338,16 @@ class _Prune:
         gone = {key for key, is_there in zip(unneeded, there, strict=True) if not is_there}
         yield from _notices.withdraw_task(self._store, seen, gone, tool)
 
-    def _versioned(self) -> Task[bool | None]:
+    def _versioning(self) -> Task[str | None]:
+        """Enabled, Suspended, or nothing where the bucket never kept versions; None: not known."""
         try:
-            root = yield from configuration_task(
-                self._store.context, self._store.bucket, "GetBucketVersioning", "versioning"
-            )
+            status = yield from get_versioning_task(self._store.context, self._store.bucket)
         except S3Error:
             return None  # not allowed, or not known to the service
-        return root is not None and root.findtext("Status") in ("Enabled", "Suspended")
+        return status or ""
 
     def _report(
-        self, found: _Unreferenced, versioned: bool | None, would_delete: Iterable[ObjectInfo] = ()
+        self, found: _Unreferenced, status: str | None, would_delete: Iterable[ObjectInfo] = ()
     ) -> PruneReport:
         sweeper = self._sweeper
         sizes = [item.size for item in would_delete]
@@ -366,7 +365,7 @@ class _Prune:
             protected_bytes=found.protected_bytes + sweeper.protected_bytes,
             wasted_bytes=found.wasted_bytes,
             aborted_uploads=sweeper.aborted_uploads,
-            versioned=versioned,
+            versioned=None if status is None else bool(status),
             deleted_versions=sweeper.deleted_versions,
             deleted_version_bytes=sweeper.deleted_version_bytes,
             locked=sweeper.locked,

@@ -26,6 +26,7 @@ T = TypeVar("T")
 PORTION = 20_000
 _DELETERS = 4
 _HEADS = 8
+_NO_ID = "null"
 
 
 @dataclass(slots=True)
@@ -171,12 +172,14 @@ class Sweeper:
     # -- versions --------------------------------------------------------------------------
 
     def delete_versions(
-        self, prefixes: Iterable[str], doomed: Set[str] | None = None
+        self, prefixes: Iterable[str], without_id: bool, doomed: Set[str] | None = None
     ) -> Task[None]:
         """Deletes for good what has been deleted: versions behind a delete marker, then that.
 
         Args:
             prefixes: Where to look, relative to the repository.
+            without_id: Also those that have no id of their own, but ``null``. Not while the bucket
+                makes such versions: what is stored anew takes the place of one, and its id.
             doomed: Only count the versions, also those of these keys, which are still there.
         """
         for relative in prefixes:
@@ -194,11 +197,13 @@ class Sweeper:
                 # The last key may go on with the next page.
                 edge = carried[-1].key if marker is not None and carried else None
                 whole = [item for item in carried if item.key != edge]
+                behind = _behind(whole, doomed or frozenset())
+                behind = [v for v in behind if without_id or v.version_id != _NO_ID]
                 carried = [item for item in carried if item.key == edge]
                 if doomed is None:
-                    yield from self._delete_versions(whole)
+                    yield from self._delete_versions(behind)
                 else:
-                    self._count([v for v in _behind(whole, doomed) if not v.is_delete_marker])
+                    self._count([v for v in behind if not v.is_delete_marker])
                 if marker is None:
                     break
 
@@ -206,8 +211,7 @@ class Sweeper:
         self.deleted_versions += len(gone)
         self.deleted_version_bytes += sum(v.size for v in gone)
 
-    def _delete_versions(self, versions: list[VersionInfo]) -> Task[None]:
-        behind = _behind(versions, frozenset())
+    def _delete_versions(self, behind: list[VersionInfo]) -> Task[None]:
         retained: set[str] = set()
         for batch in batches([v for v in behind if not v.is_delete_marker], DELETE_BATCH):
             locked = yield from self.delete_keys([(v.key, v.version_id) for v in batch])
