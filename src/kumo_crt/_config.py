@@ -255,10 +255,13 @@ def resolve(
             "max_connections", max_connections, DEFAULT_MAX_CONNECTIONS, int, 1, 10_000
         ),
         memory_limit=_number(
-            "memory_limit", memory_limit, DEFAULT_MEMORY_LIMIT, int, part, float(1 << 50)
-        )
-        if memory_limit is not None or part <= DEFAULT_MEMORY_LIMIT
-        else 2 * part,
+            "memory_limit",
+            memory_limit,
+            DEFAULT_MEMORY_LIMIT if part <= DEFAULT_MEMORY_LIMIT else 2 * part,
+            int,
+            part,
+            float(1 << 50),
+        ),
         event_loops=_number("event_loops", event_loops, 0, int, 0, 1024),
         max_attempts=_number(
             "max_attempts",

@@ -219,6 +219,15 @@ def test_numbers(monkeypatch: Environment, name: str) -> None:
     assert value(**{name: told + 1}) == told + 1
 
 
+def test_memory_for_large_parts(monkeypatch: Environment) -> None:
+    assert _config.resolve(part_size=100 << 20).memory_limit == 200 << 20
+    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", str(500 << 20))
+    assert _config.resolve(part_size=100 << 20).memory_limit == 500 << 20
+    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", str(99 << 20))
+    with pytest.raises(ValueError, match="KUMO_CRT_MEMORY_LIMIT is"):
+        _config.resolve(part_size=100 << 20)
+
+
 def test_where_the_ca_file_is_said(monkeypatch: Environment, home: Path, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("argument", "environment", "config")]
     for file in files:

@@ -46,22 +46,27 @@ class S3Client(ClientBase):
         region: Region to sign for; else ``AWS_REGION``, ``AWS_DEFAULT_REGION``, the AWS config
             file, ``us-east-1``.
         endpoint_url: ``http(s)://host[:port]``; else ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``,
-            the AWS config file, AWS itself.
+            the AWS config file (none of these if ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is true),
+            AWS itself.
         access_key_id: With ``secret_access_key``: fixed credentials; else the AWS default chain
             (environment, profile, SSO, process, web identity, container, instance).
         secret_access_key: See ``access_key_id``.
         session_token: Of temporary credentials.
-        profile: Profile of the AWS config files to take credentials from.
+        profile: Profile of the AWS config files (``AWS_CONFIG_FILE``,
+            ``AWS_SHARED_CREDENTIALS_FILE``) to take credentials from, and region, endpoint and CAs
+            where they are said nowhere else; else ``AWS_PROFILE``.
         anonymous: Do not sign requests.
-        ca_file: PEM file of the CAs to trust instead of the system's; else ``AWS_CA_BUNDLE``.
+        ca_file: PEM file of the CAs to trust instead of the system's; else ``AWS_CA_BUNDLE``,
+            ``ca_bundle`` in the AWS config file.
         verify: False accepts any certificate: for tests only.
         addressing_style: ``"path"``, ``"virtual"`` or ``"auto"`` (virtual on AWS, path elsewhere).
         part_size: Bytes of a part of a multipart upload or of a ranged download, 5 MiB to 5 GiB;
             8 MiB, or ``KUMO_CRT_PART_SIZE``. Grows where an object would need over 10,000 parts.
-        multipart_threshold: Larger uploads go in parts; 16 MiB, ``KUMO_CRT_MULTIPART_THRESHOLD``.
+        multipart_threshold: Larger uploads go in parts; 16 MiB, or ``part_size`` if that is more,
+            or ``KUMO_CRT_MULTIPART_THRESHOLD``.
         max_connections: Requests at once; 16, or ``KUMO_CRT_MAX_CONNECTIONS``.
-        memory_limit: Bytes of parts held in memory by an upload from a stream; 64 MiB, or
-            ``KUMO_CRT_MEMORY_LIMIT``.
+        memory_limit: Bytes of parts held in memory by an upload from a stream, at least one; 64
+            MiB, two parts where they are larger than that, or ``KUMO_CRT_MEMORY_LIMIT``.
         event_loops: Network threads of the process, decided by its first client; else
             ``KUMO_CRT_EVENT_LOOPS``, else one for two CPUs (hardware threads), at least one.
         max_attempts: Tries of a request, the first included, with jittered backoff; else
