@@ -61,6 +61,7 @@ def test_for_people(
     nothing = kumo("prune", repository, "--quiet")
     assert (nothing.code, nothing.out) == (0, "")
     assert "no --keep rule was given" in kumo("prune", repository).out
+    assert "0 is no --keep rule" in kumo("prune", repository, "--keep-last", "0").out
 
 
 def test_for_programs(

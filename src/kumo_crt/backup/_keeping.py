@@ -52,7 +52,8 @@ class Keeping(RepositoryBase):
             keep_hourly: Keep the newest one of each of the last n hours that have one.
             keep_daily: The same for days.
             keep_weekly: The same for weeks.
-            keep_monthly: The same for months. For each of the counts, -1 is all.
+            keep_monthly: The same for months. Of each of the counts, -1 is all and 0
+                no rule.
             dry_run: Only tell what would be done.
             wait: Stay for the half hour, and do both steps at once.
             delete_versions: In a bucket with versioning, where deleted objects stay as noncurrent

@@ -35,15 +35,17 @@ def prune(args: argparse.Namespace, output: Output) -> int:
         rows.update((i, ("keep", ", ".join(why))) for i, why in result.kept.items())
         if rows:
             output.table(("snapshot", "", "because"), [(i, *rows[i]) for i in sorted(rows)])
-    _tell(result, output, ruled=any(rules.values()), versions=args.delete_versions)
+    if not any(rules.values()):
+        zero = any(rule is not None for rule in rules.values())
+        why = "0 is no --keep rule, and there is no other" if zero else "no --keep rule was given"
+        output.message(f"{why}: no snapshot is removed")
+    _tell(result, output, versions=args.delete_versions)
     return errors.DONE
 
 
-def _tell(result: PruneReport, output: Output, *, ruled: bool, versions: bool) -> None:
+def _tell(result: PruneReport, output: Output, *, versions: bool) -> None:
     """Says it in words."""
     would = "would be " if result.dry_run else ""
-    if not ruled:
-        output.message("no --keep rule was given: no snapshot is removed")
     output.message(
         f"{'dry run: ' if result.dry_run else ''}{count_of(len(result.removed), 'snapshot')} "
         f"{would}removed, {len(result.kept):,} kept; "
