@@ -89,8 +89,9 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
             "until then"
         )
     if not fresh:
-        age = f"is {format_age(youngest)} old" if youngest is not None else "does not exist"
-        output.result(f"the newest snapshot {age}: older than {format_age(args.max_age)}")
+        limit = format_age(args.max_age)
+        old = None if youngest is None else f"the newest snapshot is {format_age(youngest)} old"
+        output.result(f"{old}: older than {limit}" if old else f"none is {limit} old, or younger")
     return errors.DONE if fresh and not unreadable else errors.DAMAGED
 
 

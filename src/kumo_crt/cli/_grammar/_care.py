@@ -24,7 +24,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--max-age",
         type=units.duration,
         metavar="TIME",
-        help="exit with 3 if the newest is older, such as 26h",
+        help="exit with 3 if the newest is older, or there is none, such as 26h",
     )
     options.access(snapshots)
 
