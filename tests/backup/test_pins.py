@@ -173,5 +173,46 @@ def test_pins_of_snapshots_that_are_gone(
     assert manifest_key(snapshot) in keys(boto, bucket)
 
 
+def test_a_pin_of_a_snapshot_that_came_while_a_prune_ran(
+    repository: kumo_crt.Repository,
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    make: Make,
+) -> None:
+    """The prune takes longer than a new pin is spared, and has not read that manifest."""
+    snapshot = repository.backup(make("one_key"))
+    manifest = get(boto, bucket, manifest_key(snapshot))
+    delete(boto, bucket, manifest_key(snapshot))
+
+    def come(number: int, sent: Sent) -> None:
+        if sent.operation == "ListObjectsV2" and sent.key.endswith("marks/"):
+            put(boto, bucket, manifest_key(snapshot), manifest)
+            put(boto, bucket, f"pins/{snapshot.id}.json", b"{}")
+
+    with without_waiting(), watched(s3, come):
+        repository.prune(keep_last=1)
+    assert keys(boto, bucket, "pins/") == {f"pins/{snapshot.id}.json"}
+
+
+def test_a_pin_that_was_left_pins_nothing(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    """Whoever wrote it was killed before it saw that the snapshot was going."""
+    snapshot = repository.backup(make("one_key"))
+    left = f"pins/{snapshot.id}.json"
+    put(boto, bucket, left, b"{}")
+    put(boto, bucket, SWEEP, sweep_of(snapshots=(snapshot.id,)))
+    with pytest.raises(kumo_crt.RepositoryLockedError, match="is being deleted"):
+        repository.pin(snapshot.id)
+    delete(boto, bucket, SWEEP)
+    repository.pin(snapshot.id)
+    delete(boto, bucket, manifest_key(snapshot))
+    with pytest.raises(kumo_crt.SnapshotNotFoundError):
+        repository.pin(snapshot.id)
+    # It is not this one's to take away.
+    assert keys(boto, bucket, "pins/") == {left}
+
+
 def test_the_longest_lease_is_the_grace() -> None:
     assert _inflight.grace().total_seconds() == _inflight.LEASE + _inflight.MARGIN == 1800

@@ -70,17 +70,19 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         "created_at": _documents.time_text(now),
     }
     content = json.dumps(document, indent=1).encode() + b"\n"
+    is_ours = True
     try:
         yield from write_new_task(store, pin_key(snapshot_id), content)
     except PreconditionFailedError:
-        return  # it is pinned already
+        is_ours = False  # it is pinned already, or somebody was killed who tried to pin it
     # After the pin was written: a deletion that does not see it is seen here.
     leases = yield from _inflight.list_leases(store)
     _, condemned = yield from _inflight.read_sweeps(store, leases.values())
     is_there = yield from _exists(store, _layout.snapshot_key(snapshot_id))
     if is_there and snapshot_id not in condemned:
         return
-    yield from _delete(store, pin_key(snapshot_id))
+    if is_ours:
+        yield from _delete(store, pin_key(snapshot_id))
     if not is_there:
         raise _layout.no_snapshot(store.location, snapshot_id)
     raise RepositoryLockedError(

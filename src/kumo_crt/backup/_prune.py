@@ -318,13 +318,16 @@ class _Prune:
         """Deletes pins of snapshots that do not exist; not new ones, whose owner is still here."""
         oldest = self._clock.now() - _inflight.grace()
         pins = yield from _pins.list_pins(self._store)
-        yield from self._delete(
-            item.key
+        stale = [
+            snapshot_id
             for snapshot_id, item in pins.items()
             if snapshot_id not in self._census.entries
             and item.last_modified is not None
             and item.last_modified < oldest
-        )
+        ]
+        # The manifests were listed a while ago: what has come since may be pinned.
+        gone = yield from _commit.gone_snapshots(self._store, stale)
+        yield from self._delete(pins[snapshot_id].key for snapshot_id in gone)
 
     def _forget_damage(self, notices: list[str]) -> Task[None]:
         """Takes back notices of what is gone.
