@@ -7,13 +7,16 @@ import itertools
 import json
 import threading
 import time
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _inflight, _lease
+from kumo_crt._engine import Task
+from kumo_crt.backup import _inflight, _lease, _writing
 from tests.backup.boundaries import Killed, Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -249,6 +252,35 @@ def test_a_pin_that_has_lapsed_is_not_renewed(
 
     with watched(s3, stand_still), pytest.raises(kumo_crt.LeaseExpiredError, match="run it again"):
         repository.backup(path, max_bytes_per_second=size / 2)
+    assert keys(boto, bucket, "snapshots/") == set()
+
+
+@pytest.mark.usefixtures("each_alone")
+def test_a_machine_whose_clock_stood_still_too(
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a virtual machine that was paused: the service's clock tells it with the renewal."""
+    path = make("many_files")
+    size = repository.backup(path, dry_run=True).uploaded_bytes
+    monkeypatch.setattr(_lease, "_RENEW", 0.2 / _inflight.LEASE)
+    real = _writing.write_new_task
+    written: list[str] = []
+
+    def write(store: Any, key: str, document: bytes) -> Task[Any]:
+        result = yield from real(store, key, document)
+        written.append(key)
+        assert result.server_time is not None
+        later = timedelta(seconds=1000 if len(written) > 2 else 0)
+        return replace(result, server_time=result.server_time + later)
+
+    monkeypatch.setattr(_lease, "write_new_task", write)
+    with pytest.raises(kumo_crt.LeaseExpiredError, match="the service's clock"):
+        repository.backup(path, max_bytes_per_second=size / 2)
+    assert len(written) == 3
     assert keys(boto, bucket, "snapshots/") == set()
 
 

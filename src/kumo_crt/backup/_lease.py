@@ -101,7 +101,8 @@ class Lease:
         Raises:
             LeaseExpiredError: It has lapsed: others may have acted on that.
         """
-        if self._keys:
+        is_held = bool(self._keys)
+        if is_held:
             self.check()
         key = _inflight.part_key(kind, self.id, self._numbers)
         self._numbers += 1
@@ -116,8 +117,12 @@ class Lease:
         begun = _clock.boottime()
         self._keys.append(key)
         result = yield from write_new_task(self._store, key, document)
+        stood_still = is_held and self.outlived(result.server_time)
         self._since = begun
         self._written = result.server_time
+        if stood_still:
+            # As in a virtual machine that is paused: its own clock pauses, too.
+            raise self.expired("by the service's clock, it was not renewed for too long")
         return key
 
     def erase(self, key: str) -> Task[None]:
@@ -158,6 +163,8 @@ class Lease:
             try:
                 yield from self.renew()
                 wait, failure = _inflight.LEASE * _RENEW, None
+            except LeaseExpiredError:
+                raise
             except KumoError as error:
                 self.check(error)
                 _log.warning("a lease was not renewed, trying again: %s", error)
