@@ -221,6 +221,16 @@ def test_killed_anywhere(
         shutil.rmtree(target)
 
 
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """The reason is what decides whether there is another way."""
+    there = tmp_path / os.fsdecode(b"\xff")
+    there.mkdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        _core.exchange_paths(there, tmp_path / "missing")
+    assert caught.value.filename == str(there)
+    assert caught.value.filename2 == str(tmp_path / "missing")
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_system_that_cannot_exchange_directories(
     repository: kumo_crt.Repository,

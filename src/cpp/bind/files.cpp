@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <string>
 
 #include "bind/bind.hpp"
 #include "bind/gil.hpp"
@@ -16,6 +17,15 @@ namespace kumo::bind {
 namespace {
 
 namespace py = pybind11;
+
+// As os.fsdecode: a name need not be UTF-8.
+py::str name_of(const std::filesystem::path& path) {
+  const std::string& name = path.native();
+  PyObject* decoded =
+      PyUnicode_DecodeFSDefaultAndSize(name.data(), static_cast<Py_ssize_t>(name.size()));
+  if (decoded == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(decoded);
+}
 
 void exchange_paths(const std::filesystem::path& a, const std::filesystem::path& b) {
   int error = 0;
@@ -27,9 +37,10 @@ void exchange_paths(const std::filesystem::path& a, const std::filesystem::path&
     }
   }
   if (error == 0) return;
+  const py::str first = name_of(a);
+  const py::str second = name_of(b);
   errno = error;
-  PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, py::cast(a.string()).ptr(),
-                                        py::cast(b.string()).ptr());
+  PyErr_SetFromErrnoWithFilenameObjects(PyExc_OSError, first.ptr(), second.ptr());
   throw py::error_already_set();
 }
 
