@@ -172,6 +172,17 @@ def _edits(rng: random.Random) -> bytes:
     )
 
 
+def test_a_field_with_fields_without_end(tmp_path: Path) -> None:
+    """Ones that begin anew with each fragment of their record would take 8 s."""
+    path = tmp_path / "MANIFEST-000001"
+    size = 15 << 20
+    long = enc.new_file(5, custom=enc.field(30, b"") * (size // len(enc.field(30, b""))))
+    path.write_bytes(enc.log([enc.base_edit(), long]))
+    start = time.monotonic()
+    assert len(_core.read_manifest(path).sst_files) == 1
+    assert time.monotonic() - start < 3
+
+
 def test_damage_behind_a_right_checksum(tmp_path: Path) -> None:
     """The decoders see these bytes: the checksums of the records and blocks are right."""
     rng = random.Random(_SEED)

@@ -1,5 +1,7 @@
 #include "rocksdb/version_edit.hpp"
 
+#include <algorithm>
+
 #include "rocksdb/coding.hpp"
 
 namespace kumo::rocksdb {
@@ -156,9 +158,11 @@ void VersionEditDecoder::decode_available(std::string_view bytes, bool complete)
     done_ += cursor.position();
   }
   if (done == bytes.size()) return;
-  if (needed_ > kMaxField || bytes.size() - done > kMaxField) {
-    throw DecodeError("a field exceeds 16 MiB");
-  }
+  const std::size_t left = bytes.size() - done;
+  if (needed_ > kMaxField || left > kMaxField) throw DecodeError("a field exceeds 16 MiB");
+  // A file may have fields without end, each of them short: twice as much for the next attempt
+  // makes all of them together take linear time. `finish` decodes what is left.
+  needed_ = std::max<std::uint64_t>(needed_, 2 * left);
   pending_.assign(bytes.substr(done));
 }
 
