@@ -101,6 +101,26 @@ class TestRanges:
         assert buffer == BODY
         assert fake.asked[2].headers["range"] == "bytes=16-19"
 
+    @pytest.mark.parametrize("said", [3, 10], ids=["of less", "of more"])
+    def test_a_cut_one_of_another_length(
+        self, fake: FakeS3, client: kumo_crt.S3Client, said: int
+    ) -> None:
+        """The memory that an answer announces is not what is handed out, without its content."""
+
+        def part(start: int, stop: int, total: int, announced: int) -> Answer:
+            return raw(
+                f'HTTP/1.1 206 OK\nETag: "0"\nContent-Length: {announced}\n'
+                f"Content-Range: bytes {start}-{stop - 1}/{total}",
+                bytes(stop - start),
+            )
+
+        # Three parts are asked for, and the answer is longer.
+        fake.script.append(part(0, said * PART, said * PART, 10 * PART))
+        for start in (PART, 2 * PART):
+            fake.script.append(part(start, start + PART, said * PART, PART))
+        with pytest.raises(kumo_crt.TransportError, match=f"{10 * PART} bytes came"):
+            client.get_object("bucket", "key", range=(0, 3 * PART))
+
     @pytest.mark.parametrize(
         "second",
         [

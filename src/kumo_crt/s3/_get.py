@@ -250,8 +250,11 @@ def _first(download: _Download) -> Task[_Received]:
     response = yield from download.ask(headers, download.sink, min(wanted or 0, span), cut)
     raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     answer = Headers(response.headers)
+    # Memory of a cut body has room for what was announced, not for what came.
+    cut_of = (answer.number("content-length") or 0) if response.truncated else None
+    arrived = response.received if cut_of is None else cut_of
     if ranged:
-        total = _check_range(download, answer, start, response.received, cut=response.truncated)
+        total = _check_range(download, answer, start, arrived)
         if options.object_size not in (None, total):
             raise TransportError(
                 f"{download.what}: the object has {total} bytes where {options.object_size} were "
@@ -259,11 +262,10 @@ def _first(download: _Download) -> Task[_Received]:
             )
         length = min(stop if options.range and stop is not None else total, total) - start
         # What came into memory of its own has room for that much only.
-        short = download.sink is None and not response.truncated and response.received < length
-        if response.received > length or short:
+        short = download.sink is None and arrived < length
+        if arrived > length or short:
             raise TransportError(
-                f"{download.what}: {response.received} bytes came where {length} were asked for; "
-                "try again"
+                f"{download.what}: {arrived} bytes came where {length} were asked for; try again"
             )
     else:
         if response.status != 200:  # a cache's 206, say: it would be taken for the whole
@@ -289,9 +291,7 @@ def _first(download: _Download) -> Task[_Received]:
     return _Received(response, answer, start, length, target)
 
 
-def _check_range(
-    download: _Download, answer: Headers, start: int, received: int, *, cut: bool = False
-) -> int:
+def _check_range(download: _Download, answer: Headers, start: int, received: int) -> int:
     """Checks that the range that came is the one asked for; returns the object's size."""
     said = _CONTENT_RANGE.fullmatch(answer.get("content-range") or "")
     if said is None:
@@ -301,7 +301,7 @@ def _check_range(
         )
     first, last, total = (int(number) for number in said.groups())
     sent = last + 1 - first
-    if first != start or last >= total or (received > sent if cut else received != sent):
+    if first != start or last >= total or received != sent:
         raise TransportError(
             f"{download.what}: {received} bytes came as range {first}-{last} of {total}, where one "
             f"from {start} was asked for; try again"
