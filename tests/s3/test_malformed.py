@@ -172,6 +172,21 @@ def test_lengths_that_are_wrong(
 
 
 @pytest.mark.parametrize(
+    "coding", ["gzip", "deflate", "gzip, chunked", "gzip\nTransfer-Encoding: chunked"]
+)
+def test_a_coding_that_was_not_asked_for(
+    fake: FakeS3, client: kumo_crt.S3Client, tmp_path: Path, coding: str
+) -> None:
+    """Neither what is compressed nor nothing is the content."""
+    body = b"a\r\n" + BODY + b"\r\n0\r\n\r\n" if "chunked" in coding else BODY
+    fake.default = raw(f'HTTP/1.1 200 OK\nETag: "0"\nTransfer-Encoding: {coding}', body)
+    for into in (None, bytearray(10), tmp_path / "file"):
+        with pytest.raises(kumo_crt.TransportError, match="transfer encoding that was not asked"):
+            client.get_object("bucket", "key", into=into)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     "head",
     [
         "206 Partial Content\nContent-Range: bytes 0-9/100\nContent-Length: 10",

@@ -41,7 +41,8 @@ int Receiver::on_headers(const aws_http_header* headers, std::size_t count) {
         length_ = length;
       }
     } else if (aws_byte_cursor_eq_c_str_ignore_case(&header.name, "transfer-encoding")) {
-      chunked_ = true;
+      const bool chunked = aws_byte_cursor_eq_c_str_ignore_case(&header.value, "chunked");
+      (chunked ? chunked_ : coded_) = true;
     }
   }
   return AWS_OP_SUCCESS;
@@ -51,6 +52,11 @@ int Receiver::on_headers_done(int status) {
   response_.status = status;
   const bool success = status >= 200 && status < 300;
   if (!success || request_.method == "HEAD") return AWS_OP_SUCCESS;
+  if (coded_) {
+    // What came would be taken for the content; aws-c-http takes it for none if it is not chunked.
+    return refuse(AWS_ERROR_HTTP_PROTOCOL_ERROR,
+                  "the answer comes in a transfer encoding that was not asked for");
+  }
   if (!length_ && !chunked_ && status != 204 && request_.method == "GET") {
     // aws-c-http takes that for an empty body.
     return refuse(AWS_ERROR_HTTP_PROTOCOL_ERROR, "the answer does not say how long its body is");

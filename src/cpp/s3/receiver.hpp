@@ -43,6 +43,7 @@ class Receiver {
   Response& response_;
   std::optional<std::uint64_t> length_;  // announced
   bool chunked_ = false;
+  bool coded_ = false;         // compressed for the transfer, which nobody asked for
   std::uint64_t stop_at_ = 0;  // where to cut the body; 0: nowhere
   std::string refusal_;
   int refusal_code_ = 0;
