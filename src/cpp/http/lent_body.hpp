@@ -27,6 +27,8 @@ class LentBody {
     lender_ = std::move(lender);
   }
   [[nodiscard]] aws_input_stream* stream() noexcept { return &base_; }
+  // Whether the connection took all of it.
+  [[nodiscard]] bool taken() const noexcept { return position_ == total(); }
 
   LentBody(const LentBody&) = delete;
   LentBody& operator=(const LentBody&) = delete;

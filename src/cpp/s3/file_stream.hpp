@@ -30,6 +30,8 @@ class FileStream {
   // Before the request is made: the connection it goes to.
   void attach(aws_http_connection* connection) noexcept { connection_ = connection; }
   [[nodiscard]] aws_input_stream* stream() noexcept { return &base_; }
+  // Whether the connection took all of it.
+  [[nodiscard]] bool taken() const noexcept { return position_ == total(); }
 
   FileStream(const FileStream&) = delete;
   FileStream& operator=(const FileStream&) = delete;

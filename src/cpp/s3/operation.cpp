@@ -52,6 +52,11 @@ std::size_t Operation::body_size() const noexcept {
   return 0;
 }
 
+bool Operation::body_taken() const noexcept {
+  if (lent_body_ != nullptr) return lent_body_->taken();
+  return file_stream_ == nullptr || file_stream_->taken();
+}
+
 void Operation::start() {
   started_ = Clock::now();
   bool refused = false;
@@ -275,11 +280,12 @@ void Operation::finish(int error_code) {
   if (stream != nullptr) aws_http_stream_release(stream);
   if (connection != nullptr) pool_->release(connection);
   if (frame_) response_.crc32c_sent = frame_->crc32c();
-  if (error_code == AWS_ERROR_SUCCESS) receiver_.check_complete();
+  if (error_code == AWS_ERROR_SUCCESS) receiver_.check_complete(body_taken());
   int code = receiver_.refusal_code() != 0 ? receiver_.refusal_code() : error_code;
   if (response_.truncated) {
     code = AWS_ERROR_SUCCESS;
-    response_.body_size = static_cast<std::size_t>(receiver_.expected());
+    // Nothing where it went to another sink.
+    if (response_.body) response_.body_size = static_cast<std::size_t>(receiver_.expected());
   }
   response_.error_code = code;
   if (code != AWS_ERROR_SUCCESS) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "async/completion_queue.hpp"
 #include "crt/deadline.hpp"
@@ -61,7 +62,7 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
   // Bytes that the answer announced; 0 before it came, or without a Content-Length.
   [[nodiscard]] std::uint64_t expected() const noexcept { return receiver_.expected(); }
   // Once, when it is over.
-  [[nodiscard]] Response take_response() { return std::move(response_); }
+  [[nodiscard]] Response take_response() { return std::exchange(response_, {}); }
 
   // Ends an operation that has no connection yet, with an error.
   void end_waiting(int error_code) noexcept;
@@ -81,6 +82,7 @@ class Operation : public http::Lender, public std::enable_shared_from_this<Opera
   void send(aws_http_connection* connection);
   [[nodiscard]] Message build_message();
   [[nodiscard]] std::size_t body_size() const noexcept;
+  [[nodiscard]] bool body_taken() const noexcept;  // all of it, by the connection
 
   // Of http::Lender: pieces of the body that the connection is going to read.
   void lent() noexcept override { ++lent_; }

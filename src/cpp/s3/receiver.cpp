@@ -146,8 +146,13 @@ int Receiver::deliver(const aws_byte_cursor& body) {
   return AWS_OP_SUCCESS;
 }
 
-void Receiver::check_complete() {
+void Receiver::check_complete(bool taken) {
   const bool success = response_.status >= 200 && response_.status < 300;
+  if (success && !taken) {
+    (void)refuse(AWS_ERROR_HTTP_CONNECTION_CLOSED,
+                 "the service answered before it had the whole body");
+    return;
+  }
   if (!success || request_.method == "HEAD" || !length_ || response_.truncated) return;
   if (response_.received != *length_) {
     (void)refuse(AWS_ERROR_HTTP_CONNECTION_CLOSED,

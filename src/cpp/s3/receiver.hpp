@@ -22,8 +22,9 @@ class Receiver {
   int on_headers(const aws_http_header* headers, std::size_t count);
   int on_headers_done(int status);
   int on_body(const aws_byte_cursor& body);
-  // Whether the answer came to its end as its headers promised.
-  void check_complete();
+  // Whether the answer came to its end as its headers promised, and not before the whole request
+  // was `taken` by the connection: no service has stored what it was not sent.
+  void check_complete(bool taken);
 
   [[nodiscard]] std::uint64_t transferred() const noexcept {
     return transferred_.load(std::memory_order_relaxed);
