@@ -24,6 +24,7 @@ from tests.backup.helpers import (
 )
 from tests.backup.interleaving import without_waiting
 from tests.backup.pruning import all_good, generations, ids, named
+from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
@@ -206,6 +207,38 @@ def test_a_deletion_that_may_still_arrive_stays_announced(
     for key in condemned:
         delete(boto, bucket, key)
     all_good(repository)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_deletion_that_was_sent_twice_stays_announced(
+    s3_server: S3Server,
+    proxy: FaultProxy,
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first may still be at work on its thousand keys when the second has been answered."""
+    path = make("one_key")
+    first = repository.backup(path)
+    (second,) = generations(repository, path, 1)
+    repository.delete_snapshot(first.id)
+    repository.prune()
+    condemned = first.object_keys - second.object_keys
+    endpoint = {"endpoint_url": proxy.endpoint_url}
+    lost = Fault("reset", method="POST", target="delete", in_head=True)
+    with kumo_crt.S3Client(**s3_server.client_arguments(**endpoint)) as client:
+        other = kumo_crt.Repository(str(repository._location), client=client)
+        with proxy.armed(lost):
+            other.prune()
+        assert lost.fired.is_set()
+    assert not condemned & keys(boto, bucket, "data/")
+    (left,) = keys(boto, bucket, "inflight/")
+    assert "/sweep-" in left
+    monkeypatch.setattr(_inflight, "MARGIN", -1000.0)
+    repository.prune()
+    assert keys(boto, bucket, "inflight/") == set()
 
 
 def test_leases_by_the_clock_of_the_service() -> None:

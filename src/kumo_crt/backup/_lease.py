@@ -76,6 +76,8 @@ class Lease:
         # It must not stand in a queue while its time runs out.
         ahead = replace(store.context, budget=None, urgent=True)
         self._store = store._replace(context=ahead)
+        # Of what works under it; renewals get their own.
+        self._retries = store.context.retries
         self._is_apart = False
         self._what = what
         self._consequence = consequence
@@ -137,12 +139,16 @@ class Lease:
     ) -> Task[T]:
         """Runs a task that deletes what it says, under a sweep that says so.
 
-        If the task fails, the sweep stays: a deletion that was sent may still take effect.
+        If the task fails, the sweep stays: a deletion that was sent may still take effect. So
+        may one that was sent again as no answer came; but ids of snapshots do not come back.
         """
-        key = yield from self.write(_inflight.SWEEP, objects, snapshots)
+        outages = self._retries.outages
+        hashes = list(objects)
+        key = yield from self.write(_inflight.SWEEP, hashes, snapshots)
         self._keys.remove(key)
         result = yield from task
-        yield from self.erase(key)
+        if not hashes or self._retries.outages == outages:
+            yield from self.erase(key)
         return result
 
     def keep(self, task: Task[T]) -> Task[T]:
