@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt._engine import Task
-from kumo_crt.backup import _inflight, _lease, _writing
+from kumo_crt._engine import Sleep, Task
+from kumo_crt.backup import _commit, _inflight, _lease, _writing
 from tests.backup.boundaries import Killed, Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -253,6 +253,32 @@ def test_a_pin_that_has_lapsed_is_not_renewed(
     with watched(s3, stand_still), pytest.raises(kumo_crt.LeaseExpiredError, match="run it again"):
         repository.backup(path, max_bytes_per_second=size / 2)
     assert keys(boto, bucket, "snapshots/") == set()
+
+
+def test_a_pin_that_lapses_with_the_manifest(
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which was stored, while the process stood still before it knew."""
+    path = make("plain")
+    repository.backup(make("one_key"))
+    monkeypatch.setattr(_inflight, "LEASE", 2.5)
+    monkeypatch.setattr(_lease, "_RENEW", 0.2)
+    real = _writing.write_new_task
+
+    def write(store: Any, key: str, document: bytes) -> Task[Any]:
+        result = yield from real(store, key, document)
+        time.sleep(3.0)
+        yield Sleep(0.5)
+        return result
+
+    monkeypatch.setattr(_commit, "write_new_task", write)
+    with pytest.raises(kumo_crt.LeaseExpiredError, match="nothing was committed"):
+        repository.backup(path)
+    assert len(keys(boto, bucket, "snapshots/")) == 1
 
 
 @pytest.mark.usefixtures("each_alone")

@@ -15,7 +15,12 @@ from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
-from kumo_crt.exceptions import IntegrityError, NotFoundError, PreconditionFailedError
+from kumo_crt.exceptions import (
+    IntegrityError,
+    KumoError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from kumo_crt.s3._deletions import delete_task
 from kumo_crt.s3._head import head_task
 
@@ -136,8 +141,11 @@ def commit(
     draw: Callable[[], Snapshot],
     config: _manifest.Config,
     tool: str,
+    tried: list[tuple[str, bytes]],
 ) -> Task[Committed]:
     """Writes the manifest, under an id that nobody else has; ``draw`` makes one.
+
+    What is ``tried`` is noted before: for `take_back_tried`.
 
     Raises:
         IntegrityError: The service says each time that it has it, and does not list it.
@@ -149,6 +157,7 @@ def commit(
         document = encode(store, snapshot, config, tool)
         key = _layout.snapshot_key(snapshot.id)
         lease.check()
+        tried.append((key, document))
         try:
             kept = Kept(store)
             result = yield from write_new_task(store, key, document)
@@ -211,6 +220,20 @@ def check_after(
         yield from _take_back(store, committed)
         raise lease.expired(f"{store.url(min(lost))} has been deleted by a prune")
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
+
+
+def take_back_tried(store: Store, tried: Iterable[tuple[str, bytes]]) -> Task[None]:
+    """Deletes manifests that were stored while the lease ran out, and nobody knew."""
+    for key, document in tried:
+        try:
+            found, _ = yield from store.read(key)
+            if bytes(found) == document:  # and not that of another backup of the same id
+                yield from delete_task(store.context, store.bucket, store.location.key(key))
+        except NotFoundError:
+            continue
+        except KumoError as error:
+            where = store.url(key)
+            _log.warning("%s: may be there, and lack data: verify it (%s)", where, error)
 
 
 def _take_back(store: Store, committed: Committed) -> Task[None]:

@@ -34,7 +34,7 @@ from kumo_crt.backup._packing import Bundle, Limits, Packing
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import RepositoryError
+from kumo_crt.exceptions import LeaseExpiredError, RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
 # How often it is looked up what is there, if snapshots are removed meanwhile.
@@ -74,6 +74,8 @@ class BackupPlan:
     shunned: set[str] = field(default_factory=set)
     sent_again: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    # Manifests that may have been written: keys and documents.
+    tried: list[tuple[str, bytes]] = field(default_factory=list)
     kept: Kept = field(init=False)
 
     def __post_init__(self) -> None:
@@ -172,7 +174,11 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
 
 def _pinned(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
     yield from lease.acquire(sorted(plan.packing.hashes(plan.names)))
-    return (yield from lease.keep(_send_all(plan, lease)))
+    try:
+        return (yield from lease.keep(_send_all(plan, lease)))
+    except LeaseExpiredError:
+        yield from _commit.take_back_tried(plan.store, plan.tried)
+        raise
 
 
 def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
@@ -243,7 +249,7 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
         plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
     )
     committed = yield from _commit.commit(
-        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool
+        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool, plan.tried
     )
     yield from _commit.check_after(
         plan.store, lease, committed, plan.relied_on, plan.sweeps, plan.kept, sent
