@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from http.server import BaseHTTPRequestHandler
 from typing import IO
 
@@ -11,7 +12,7 @@ import pytest
 import kumo_crt
 from kumo_crt import _core
 from kumo_crt._engine import Call
-from tests.support.fake_s3 import Answer, FakeS3
+from tests.support.fake_s3 import Answer, FakeS3, error_document
 from tests.support.http_service import HttpService
 
 # More than the two ends of a connection keep between them.
@@ -19,15 +20,19 @@ BODY = bytes(24 << 20)
 
 
 class Hasty(HttpService):
-    """Answers when it has the headers, and reads no body."""
+    """Answers when it has the headers; reads the body behind that, or never."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, drain: bool = False) -> None:
         super().__init__()
         self.answer = answer
+        self.drain = drain
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.wfile.write(self.answer)
+        if self.drain:
+            time.sleep(0.2)
+            handler.rfile.read(int(handler.headers["content-length"]))
 
 
 def _stored(to: str, body: bytes | IO[bytes], trailers: bool) -> kumo_crt.PutResult:
@@ -53,6 +58,18 @@ def test_what_was_not_sent_is_not_stored(kind: str, trailers: bool) -> None:
         file.seek(0)
         with pytest.raises(kumo_crt.TransportError):
             _stored(server.endpoint_url, BODY if kind == "memory" else file, trailers)
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+def test_a_second_answer_is_not_part_of_the_first(trailers: bool) -> None:
+    """As of a server that refuses an upload, and takes its body for the next request."""
+    first, second = error_document("EntityTooLarge"), b"<html>Bad Request</html>"
+    lines = "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n{}\r\n"
+    answer = lines.format(len(first), "").encode() + first
+    answer += lines.format(len(second), "x-amz-request-id: another\r\n").encode() + second
+    with Hasty(answer, drain=True) as server, pytest.raises(kumo_crt.S3Error) as caught:
+        _stored(server.endpoint_url, BODY, trailers)
+    assert (caught.value.code, caught.value.request_id) == ("EntityTooLarge", "REQ123")
 
 
 def test_nothing_is_lent_that_is_not_there(fake: FakeS3, s3_fake: kumo_crt.S3Client) -> None:

@@ -29,9 +29,14 @@ int Receiver::refuse(int code, std::string text) {
 }
 
 int Receiver::on_headers(const aws_http_header* headers, std::size_t count) {
-  if (response_.headers.size() + count > kMaxHeaders) {
+  seen_ += count;
+  if (seen_ > kMaxHeaders) {
     return refuse(AWS_ERROR_HTTP_PROTOCOL_ERROR, "the answer has too many headers");
   }
+  // Trailers, or another answer: aws-c-http gives a request whose body is still being sent all that
+  // comes, and one that was refused early may have its body taken for the next request.
+  behind_ = head_done_;
+  if (behind_) return AWS_OP_SUCCESS;
   for (std::size_t i = 0; i < count; ++i) {
     const aws_http_header& header = headers[i];
     response_.headers.emplace_back(crt::view(header.name), crt::view(header.value));
@@ -49,6 +54,7 @@ int Receiver::on_headers(const aws_http_header* headers, std::size_t count) {
 }
 
 int Receiver::on_headers_done(int status) {
+  head_done_ = true;
   response_.status = status;
   const bool success = status >= 200 && status < 300;
   if (!success || request_.method == "HEAD") return AWS_OP_SUCCESS;
@@ -83,6 +89,7 @@ int Receiver::on_headers_done(int status) {
 }
 
 int Receiver::on_body(const aws_byte_cursor& body) {
+  if (behind_) return AWS_OP_SUCCESS;
   if (response_.status < 200 || response_.status >= 300) {
     const std::size_t room = kMaxErrorBody - std::min(kMaxErrorBody, response_.error_body.size());
     response_.error_body.append(reinterpret_cast<const char*>(body.ptr), std::min(room, body.len));

@@ -42,6 +42,9 @@ class Receiver {
 
   const Request& request_;
   Response& response_;
+  std::size_t seen_ = 0;  // headers
+  bool head_done_ = false;
+  bool behind_ = false;                  // what comes is not of this answer, or its trailers
   std::optional<std::uint64_t> length_;  // announced
   bool chunked_ = false;
   bool coded_ = false;         // compressed for the transfer, which nobody asked for
