@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,17 @@ def test_of_several_at_once_one_wins(
     assert databases.read_all(tmp_path / "copy") == databases.read_all(database)
 
 
+@pytest.mark.parametrize("rate", [None, 500])
 def test_an_interruption_leaves_nothing(
-    s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, rate: float | None
 ) -> None:
+    """Nor does it wait for its turn in a budget: what waits there is not sent any more."""
+
     def progress(done: int, total: int) -> None:
         if done:  # at the first chance: later ones depend on time
             raise KeyboardInterrupt
 
+    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         export.export(
             database,
@@ -62,8 +67,10 @@ def test_an_interruption_leaves_nothing(
             client=s3,
             file_bytes=10_000,
             max_concurrency=1,
+            max_bytes_per_second=rate,
             progress=progress,
         )
+    assert time.monotonic() - begun < 10
     assert keys(boto, bucket) == []
 
 

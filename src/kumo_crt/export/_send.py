@@ -94,10 +94,12 @@ def export_task(plan: ExportPlan) -> Task[ExportInfo]:
             yield Sleep(_LATE)
             if not (yield from _is_absent(plan.store, _manifest.KEY)):
                 raise  # an export must not lose what it names
-        yield from _remove(plan.store, place)
+        # In the queue for the budget it would stand behind what is not sent any more.
+        ahead = plan.store._replace(context=replace(plan.store.context, budget=None))
+        yield from _remove(ahead, place)
         # What was cut off when it had been sent in full, the service may have carried out since.
         yield Sleep(_LATE)
-        yield from _remove(plan.store, place)
+        yield from _remove(ahead, place)
         raise
     # What killed exports to this place have left. One that still runs cannot be committed any more.
     yield from _remove(plan.store, _manifest.DATA, but=place)
