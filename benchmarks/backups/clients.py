@@ -18,8 +18,9 @@ from suite.setup import Peers
 BUCKET = "bench-backups"
 _WORKERS = Path(__file__).parent
 KUMO = "kumo_crt"
-CHECKING = "rclone checking"  # compares an MD5 of what it sends and receives, as ours does CRC32C
-FULL = ("s5cmd", "rclone", CHECKING, "boto3", "checkpoint+boto3")
+# As it comes, rclone compares an MD5 of what it sends and receives, as ours does CRC32C.
+UNCHECKED = "rclone unchecked"
+FULL = ("s5cmd", "rclone", UNCHECKED, "boto3", "checkpoint+boto3")
 MIRRORS = ("s5cmd sync", "rclone mirror")
 CLIENTS = (KUMO, *FULL, *MIRRORS)
 
@@ -107,7 +108,7 @@ def _rclone(client: str, peers: Peers, place: Place, step: Step) -> list[str]:
         "--retries=1",
         f"--transfers={PARALLEL}",
         f"--multi-thread-streams={PARALLEL}",
-        *([] if client == CHECKING else ["--ignore-checksum", "--s3-disable-checksum"]),
+        *([] if client == "rclone" else ["--ignore-checksum", "--s3-disable-checksum"]),
         f"--s3-chunk-size={PART}B",
         f"--s3-upload-concurrency={PARALLEL}",
         "--s3-no-check-bucket",
