@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kumo_crt
-from backups import databases
+from backups import databases, machine
 from backups.clients import BUCKET, KUMO, MIRRORS, Place, Step, command
 from backups.databases import Shape, States
 from backups.server import CountingServer
@@ -54,12 +54,14 @@ class Runner:
     def run(self) -> dict[str, Any]:
         """Measures everything and returns the results."""
         settings = self._settings
-        facts = {}
+        facts: dict[str, dict[str, Any]] = {}
         for shape in settings.shapes:
             say(f"making the database: {shape.title}")
             states = databases.build(shape, settings.directory)
-            facts[shape.name] = {"title": shape.title, **states.facts()}
+            disk: list[float] = []
+            facts[shape.name] = {"title": shape.title, **states.facts(), "disk_seconds": disk}
             for turn in range(settings.rounds):
+                disk.append(machine.time_of_disk(states.after, settings.directory / "copied"))
                 # Another client begins each round: being first after a pause is no advantage.
                 shift = turn % len(settings.clients)
                 for client in settings.clients[shift:] + settings.clients[:shift]:
@@ -91,6 +93,8 @@ class Runner:
             for step in steps:
                 databases.read_through(states.after)
                 os.sync()
+                # The client's, and the service's.
+                machine.warm_memory(self._settings.directory, 2 * states.shape.size)
                 before, server_cpu = server.requests(BUCKET), server.cpu_seconds()
                 try:
                     figures = self._measure(client, place, step)
