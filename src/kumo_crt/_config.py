@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kumo_crt import _proxies
+from kumo_crt._units import N, parse_size, read_variable
 
 if TYPE_CHECKING:
     import configparser
@@ -33,8 +34,6 @@ DEFAULT_DEADLINE = 300.0
 DEFAULT_REGION = "us-east-1"
 _IGNORE_ENDPOINTS = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 ADDRESSING_STYLES = ("auto", "path", "virtual")
-
-N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -140,10 +139,7 @@ def _number(
         text = _environment(said)
         if text is None:
             return default
-        try:
-            value = convert(text)
-        except ValueError:
-            raise ValueError(f"{said}={text!r} is not a number") from None
+        value = read_variable(said, text, convert)
     if not low <= value <= high:
         # Whole: nobody sees 5 MiB in 5.24288e+06.
         limits = (f"{limit:.0f}" if limit >= 1 else f"{limit:g}" for limit in (low, high))
@@ -230,7 +226,9 @@ def resolve(
         )
     config = _ConfigFile(profile)
     endpoint = _endpoint(endpoint_url, config)
-    part = _number("part_size", part_size, DEFAULT_PART_SIZE, int, MIN_PART_SIZE, MAX_PART_SIZE)
+    part = _number(
+        "part_size", part_size, DEFAULT_PART_SIZE, parse_size, MIN_PART_SIZE, MAX_PART_SIZE
+    )
     ca = os.fspath(ca_file) if ca_file is not None else None
     ca = ca or _environment("AWS_CA_BUNDLE") or config.get("ca_bundle") or ""
     if ca and verify and not Path(ca).is_file():
@@ -249,7 +247,12 @@ def resolve(
         addressing_style=addressing_style,
         part_size=part,
         multipart_threshold=_number(
-            "multipart_threshold", multipart_threshold, max(part, 16 * MIB), int, 0, MAX_PART_SIZE
+            "multipart_threshold",
+            multipart_threshold,
+            max(part, 16 * MIB),
+            parse_size,
+            0,
+            MAX_PART_SIZE,
         ),
         max_connections=_number(
             "max_connections", max_connections, DEFAULT_MAX_CONNECTIONS, int, 1, 10_000
@@ -258,7 +261,7 @@ def resolve(
             "memory_limit",
             memory_limit,
             DEFAULT_MEMORY_LIMIT if part <= DEFAULT_MEMORY_LIMIT else 2 * part,
-            int,
+            parse_size,
             part,
             float(1 << 50),
         ),

@@ -12,6 +12,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt.backup import _inflight, _lease
+from kumo_crt.s3._budget import Budget
 from tests.backup.boundaries import watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import url
@@ -35,9 +36,14 @@ def test_limits_of_the_environment(
     monkeypatch.setenv("KUMO_CRT_MAX_REQUESTS_PER_SECOND", "0")
     with pytest.raises(ValueError, match="requests per second is 0"):
         kumo_crt.Repository(url(bucket), client=s3)
-    monkeypatch.setenv("KUMO_CRT_MAX_BYTES_PER_SECOND", "50MB")
-    with pytest.raises(ValueError, match="KUMO_CRT_MAX_BYTES_PER_SECOND='50MB' is not a number"):
+    monkeypatch.setenv("KUMO_CRT_MAX_BYTES_PER_SECOND", "50 MBit")
+    with pytest.raises(
+        ValueError, match="KUMO_CRT_MAX_BYTES_PER_SECOND='50 MBit' is not a size: write 50MB"
+    ):
         kumo_crt.Repository(url(bucket), client=s3)
+    monkeypatch.setenv("KUMO_CRT_MAX_BYTES_PER_SECOND", "50MB")
+    monkeypatch.delenv("KUMO_CRT_MAX_REQUESTS_PER_SECOND")
+    assert Budget.of(None, None).rates == (50e6, None)
     kumo_crt.Repository(
         url(bucket), client=s3, max_bytes_per_second=1e6, max_requests_per_second=20
     )

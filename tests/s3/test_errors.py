@@ -344,6 +344,7 @@ class TestArguments:
         ("variable", "value"),
         [
             ("KUMO_CRT_PART_SIZE", "1"),
+            ("KUMO_CRT_PART_SIZE", "16 megabytes"),
             ("KUMO_CRT_MAX_ATTEMPTS", "many"),
             ("AWS_MAX_ATTEMPTS", "many"),
             ("AWS_MAX_ATTEMPTS", "0"),

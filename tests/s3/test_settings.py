@@ -221,9 +221,9 @@ def test_numbers(monkeypatch: Environment, name: str) -> None:
 
 def test_memory_for_large_parts(monkeypatch: Environment) -> None:
     assert _config.resolve(part_size=100 << 20).memory_limit == 200 << 20
-    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", str(500 << 20))
+    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", "500MiB")
     assert _config.resolve(part_size=100 << 20).memory_limit == 500 << 20
-    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", str(99 << 20))
+    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", "99MiB")
     with pytest.raises(ValueError, match="KUMO_CRT_MEMORY_LIMIT is"):
         _config.resolve(part_size=100 << 20)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from kumo_crt import _core
+from kumo_crt._units import parse_size, read_variable
 from kumo_crt.backup import _inflight, _layout
 from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import CapturedFile
@@ -65,10 +66,7 @@ def _setting(name: str, value: int | None, default: int, least: int) -> int:
         text = os.environ.get(variable)
         if not text:
             return default
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"{variable}={text!r} is not a number of bytes") from None
+        value = read_variable(variable, text, parse_size)
     if not least <= value <= MAX_BUNDLE_SIZE:
         raise ValueError(f"{name} is {value}: it must be from {least} to {MAX_BUNDLE_SIZE} bytes")
     return value

@@ -5,13 +5,7 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 
-_UNITS = {
-    **{"": 1, "b": 1},
-    **{"k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9},
-    **{"t": 10**12, "tb": 10**12},
-    **{"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40},
-}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+from kumo_crt._units import parse_size
 
 
 def size(text: str) -> int:
@@ -20,11 +14,10 @@ def size(text: str) -> int:
     Raises:
         ArgumentTypeError: It is something else.
     """
-    match = _SIZE.fullmatch(text.strip())
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise ArgumentTypeError(f"{text!r} is no size: write 50MB (10^6), 50MiB (2^20) or bytes")
-    value = int(float(match[1]) * unit) if "." in match[1] else int(match[1]) * unit
+    try:
+        value = parse_size(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
     if value < 1:
         raise ArgumentTypeError(f"{text!r}: must be more than zero")
     return value

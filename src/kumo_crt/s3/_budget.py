@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import cast
 
 from kumo_crt._engine import Sleep, Task, Throttle
+from kumo_crt._units import parse_size, read_variable
 
 
 class Budget:
@@ -36,8 +38,8 @@ class Budget:
             ValueError: A rate is no number above 0.
         """
         return cls(
-            _rate("KUMO_CRT_MAX_BYTES_PER_SECOND", bytes_per_second),
-            _rate("KUMO_CRT_MAX_REQUESTS_PER_SECOND", requests_per_second),
+            _rate("KUMO_CRT_MAX_BYTES_PER_SECOND", bytes_per_second, parse_size),
+            _rate("KUMO_CRT_MAX_REQUESTS_PER_SECOND", requests_per_second, float),
         )
 
     @property
@@ -59,14 +61,11 @@ class Budget:
             self._bytes.count(surplus)
 
 
-def _rate(variable: str, value: float | None) -> float | None:
+def _rate(variable: str, value: float | None, convert: Callable[[str], float]) -> float | None:
     text = os.environ.get(variable)
     if value is not None or not text:
         return value
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{variable}={text!r} is not a number") from None
+    return read_variable(variable, text, convert)
 
 
 def size_of(body: object) -> int:

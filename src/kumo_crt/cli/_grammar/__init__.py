@@ -19,16 +19,17 @@ environment variables:
   AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE            AWS config files
   AWS_MAX_ATTEMPTS, KUMO_CRT_MAX_ATTEMPTS                 tries of a request
   KUMO_CRT_PART_SIZE, KUMO_CRT_MULTIPART_THRESHOLD, KUMO_CRT_MEMORY_LIMIT
-                              bytes
+                              sizes: 16MiB, 16MB or bytes
   KUMO_CRT_MAX_CONNECTIONS, KUMO_CRT_EVENT_LOOPS          parallelism
   KUMO_CRT_CONNECT_TIMEOUT, KUMO_CRT_REQUEST_TIMEOUT, KUMO_CRT_DEADLINE
                               seconds
   KUMO_CRT_CHECKSUM_TRAILERS  0: checksums of large bodies before, not behind
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY            proxies
   KUMO_CRT_MAX_BYTES_PER_SECOND, KUMO_CRT_MAX_REQUESTS_PER_SECOND
-                              for all that a command does to a repository
+                              for all that a command does to a repository:
+                              a size (50MB), a number
   KUMO_CRT_BUNDLE_BELOW, KUMO_CRT_BUNDLE_SIZE
-                              bytes: which small files are stored together
+                              sizes: which small files are stored together
   KUMO_ENVIRONMENT                                        see --environment
   KUMO_CRT_KEY_FILE, KUMO_CRT_KEY_COMMAND, or KUMO_CRT_KEY: the key itself
                               of an encrypted repository; see keygen
