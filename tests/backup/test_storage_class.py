@@ -24,6 +24,7 @@ def test_storage_class_and_encryption(
 ) -> None:
     options: Any = {"storage_class": "STANDARD_IA", "sse": "aws:kms", "kms_key_id": "alias/backups"}
     kumo_crt.Repository.create(url(bucket), client=s3, **options)
+    assert keys(boto, bucket) == {"kumo-repository.json"}
     config = json.loads(get(boto, bucket, "kumo-repository.json"))
     assert {name: config[name] for name in options} == options
     # Another client finds it there.
@@ -43,6 +44,7 @@ def test_storage_class_and_encryption(
     [
         {"storage_class": "standard"},
         {"storage_class": "X\r\nY"},
+        {"storage_class": "CHEAPEST"},
         {"sse": "rot13"},
         {"kms_key_id": "alias/x"},
         {"kms_key_id": "a\nb", "sse": "aws:kms"},

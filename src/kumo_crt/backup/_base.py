@@ -105,11 +105,14 @@ class RepositoryBase:
 
         Raises:
             EncryptionKeyError: A key is named, and cannot be had.
-            ValueError: A setting is none that S3 has.
+            ValueError: A setting is none that S3, or this service, has.
             RepositoryError: There is one already.
             NotFoundError: There is no such bucket.
         """
-        from kumo_crt.backup._writing import write_new_task  # those who open it do not need it
+        from kumo_crt.backup._writing import (  # those who open it do not need them
+            try_storage_class_task,
+            write_new_task,
+        )
 
         repository = cls(
             url,
@@ -126,11 +129,12 @@ class RepositoryBase:
             )
             repository._config = config
             repository._key = key
+            store = repository._store()
             try:
+                if storage_class is not None:
+                    repository._run(try_storage_class_task(store, storage_class))
                 repository._run(
-                    write_new_task(
-                        repository._store(), _layout.CONFIG_KEY, _manifest.encode_config(config)
-                    )
+                    write_new_task(store, _layout.CONFIG_KEY, _manifest.encode_config(config))
                 )
             except PreconditionFailedError:
                 raise RepositoryError(
