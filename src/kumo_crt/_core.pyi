@@ -238,7 +238,8 @@ class Client:
             body: None, a buffer (lent until the end), or ``(fd, offset, size)``.
             send_crc32c: Adds the body's CRC32C as x-amz-checksum-crc32c.
             crc32c_trailing: As a trailer, for which the body is read once; else as a header.
-            sink: None (native memory), ``"discard"``, a writable buffer, or ``(fd, offset)``.
+            sink: None (native memory), ``"document"`` (native memory, 64 MiB at most),
+                ``"discard"``, a writable buffer, or ``(fd, offset)``.
             crc32c_of_response: Computes the CRC32C of the body received.
             stop_after: Where to cut an answer that is at least twice as long; 0: nowhere.
             any_credentials: Whether those that are about to expire will do, if need be.

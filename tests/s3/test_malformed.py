@@ -255,12 +255,42 @@ def test_another_document(
         ask(client)
 
 
-def test_a_page_where_an_object_was_put(fake: FakeS3, client: kumo_crt.S3Client) -> None:
-    """A login page, say: S3 tells the ETag of what it has stored."""
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.put_object("bucket", "key", BODY),
+        lambda client: client.get_object("bucket", "key"),
+        lambda client: client.get_object("bucket", "key", into=bytearray(100)),
+        lambda client: client.head_object("bucket", "key"),
+    ],
+    ids=["put_object", "get_object", "get_object into", "head_object"],
+)
+def test_a_page_where_an_object_is_meant(
+    fake: FakeS3, client: kumo_crt.S3Client, ask: Callable[[kumo_crt.S3Client], object]
+) -> None:
+    """A login page, say: S3 tells the ETag of what it has."""
     fake.script.append(raw("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 10"))
     with pytest.raises(kumo_crt.S3Error, match="the answer has no ETag") as caught:
-        client.put_object("bucket", "key", BODY)
+        ask(client)
     assert caught.value.code == "MalformedResponse"
+
+
+_TOO_MUCH = (64 << 20) + 1
+ENDLESS = {
+    "announced": (f"Content-Length: {_TOO_MUCH}", bytes(1 << 20)),
+    "chunked": ("Transfer-Encoding: chunked", b"%x\r\n%s" % (_TOO_MUCH, bytes(_TOO_MUCH))),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_document_that_is_too_long_for_one(
+    fake: FakeS3, client: kumo_crt.S3Client, name: str
+) -> None:
+    """It is not read into memory to its end, which may never come."""
+    head, body = ENDLESS[name]
+    fake.default = raw(f"HTTP/1.1 200 OK\n{head}", body)
+    with pytest.raises(kumo_crt.TransportError, match="more than 67108864 bytes, where S3 sends"):
+        client.get_bucket_versioning("bucket")
 
 
 def test_another_document_at_the_end_of_an_upload(fake: FakeS3, client: kumo_crt.S3Client) -> None:

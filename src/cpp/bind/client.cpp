@@ -18,6 +18,9 @@ namespace {
 
 // How often a waiting thread looks for signals: the upper bound of Ctrl-C's delay.
 constexpr auto kSignalSlice = std::chrono::milliseconds(50);
+// Of an answer that is no object's content. S3's longest, 1,000 keys of 1,024 bytes that are
+// written as escapes, have about 4 MiB.
+constexpr std::uint64_t kMaxDocument = 64 << 20;
 
 // A client as Python holds it. Its teardown may wait for others, so not with the GIL; pybind11's
 // own means for that (release_gil_before_calling_cpp_dtor) crashes where a daemon thread does it at
@@ -175,8 +178,10 @@ std::unique_ptr<BoundClient> make_client(
 s3::Sink make_sink(const py::object& sink, BufferView& view) {
   if (sink.is_none()) return s3::CollectSink{};
   if (py::isinstance<py::str>(sink)) {
-    if (sink.cast<std::string>() == "discard") return s3::DiscardSink{};
-    throw py::value_error("sink: a writable buffer, (fd, offset), 'discard' or None");
+    const auto name = sink.cast<std::string>();
+    if (name == "discard") return s3::DiscardSink{};
+    if (name == "document") return s3::CollectSink{kMaxDocument};
+    throw py::value_error("sink: a writable buffer, (fd, offset), 'discard', 'document' or None");
   }
   if (py::isinstance<py::tuple>(sink)) {
     const auto [fd, offset] = sink.cast<std::pair<int, std::uint64_t>>();

@@ -28,6 +28,11 @@ int Receiver::refuse(int code, std::string text) {
   return aws_raise_error(code);
 }
 
+int Receiver::refuse_document(std::uint64_t limit) {
+  return refuse(AWS_ERROR_HTTP_PROTOCOL_ERROR, "the answer has more than " + std::to_string(limit) +
+                                                   " bytes, where S3 sends a short document");
+}
+
 int Receiver::on_headers(const aws_http_header* headers, std::size_t count) {
   seen_ += count;
   if (seen_ > kMaxHeaders) {
@@ -78,7 +83,9 @@ int Receiver::on_headers_done(int status) {
                                                 " bytes, the buffer only " +
                                                 std::to_string(memory->capacity));
     }
-  } else if (std::holds_alternative<CollectSink>(request_.sink) && length != 0) {
+  } else if (const auto* collect = std::get_if<CollectSink>(&request_.sink)) {
+    if (length > collect->limit) return refuse_document(collect->limit);
+    if (length == 0) return AWS_OP_SUCCESS;
     try {
       response_.body = async::AlignedBuffer(length);
     } catch (const std::bad_alloc&) {
@@ -133,7 +140,8 @@ int Receiver::deliver(const aws_byte_cursor& body) {
       }
       done += static_cast<std::size_t>(put);
     }
-  } else if (std::holds_alternative<CollectSink>(request_.sink)) {
+  } else if (const auto* collect = std::get_if<CollectSink>(&request_.sink)) {
+    if (offset + body.len > collect->limit) return refuse_document(collect->limit);
     if (offset + body.len > response_.body.capacity()) {
       // No Content-Length: grow.
       try {

@@ -39,6 +39,7 @@ class Receiver {
  private:
   int deliver(const aws_byte_cursor& body);
   int refuse(int code, std::string text);
+  int refuse_document(std::uint64_t limit);
 
   const Request& request_;
   Response& response_;

@@ -28,7 +28,9 @@ struct FileBody {  // read with pread
 using Body = std::variant<NoBody, MemoryBody, FileBody>;
 
 // Where a response's body goes. An error response's body is always collected instead.
-struct CollectSink {};  // into memory of the operation's own
+struct CollectSink {  // into memory of the operation's own
+  std::uint64_t limit = UINT64_MAX;
+};
 struct DiscardSink {};  // counted and checksummed only
 struct MemorySink {     // borrowed: the caller keeps it until the operation is over
   std::uint8_t* data;

@@ -163,6 +163,21 @@ def decode_crc32c(text: str | None) -> int | None:
     return int.from_bytes(raw, "big") if len(raw) == 4 else None
 
 
+def check_origin(answer: Headers, status: int, what: str) -> None:
+    """Refuses a success that is none of S3's: a login page, say, has no ETag, each object has one.
+
+    Raises:
+        S3Error: It has none.
+    """
+    if not answer.etag:
+        raise S3Error(
+            "MalformedResponse",
+            status,
+            f"{what}: the answer has no ETag, so it is none of S3's: look at the endpoint, and at "
+            "what is between here and there",
+        )
+
+
 def quoted(etag: str) -> str:
     """An ETag as conditions have it, in quotes whether it came with them or not."""
     return f'"{etag.strip(chr(34))}"'

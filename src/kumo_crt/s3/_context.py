@@ -118,7 +118,7 @@ class Context:
         body: object = None,
         send_crc32c: bool = False,
         crc32c_trailing: bool = False,
-        sink: object = None,
+        sink: object = "document",
         crc32c_of_response: bool = False,
         stop_after: int = 0,
         meter: Meter | None = None,

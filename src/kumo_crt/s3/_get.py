@@ -21,6 +21,7 @@ from kumo_crt.s3._answers import (
     SSE,
     SSE_KEY,
     Headers,
+    check_origin,
     decode_crc32c,
     public_checksums,
     quoted,
@@ -250,6 +251,7 @@ def _first(download: _Download) -> Task[_Received]:
     response = yield from download.ask(headers, download.sink, min(wanted or 0, span), cut)
     raise_for(response, download.what, download.ctx.endpoint(download.bucket))
     answer = Headers(response.headers)
+    check_origin(answer, response.status, download.what)
     # Memory of a cut body has room for what was announced, not for what came.
     cut_of = (answer.number("content-length") or 0) if response.truncated else None
     arrived = response.received if cut_of is None else cut_of

@@ -12,6 +12,7 @@ from kumo_crt.s3._answers import (
     SSE,
     SSE_KEY,
     Headers,
+    check_origin,
     decode_crc32c,
     iso_time,
     public_checksums,
@@ -93,6 +94,7 @@ def head_task(
     what = f"looking up s3://{bucket}/{key}"
     raise_for(response, what, ctx.endpoint(bucket))
     headers = Headers(response.headers)
+    check_origin(headers, response.status, what)
     size = headers.number("content-length")
     if size is None:
         raise TransportError(

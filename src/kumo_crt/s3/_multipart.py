@@ -34,6 +34,7 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._answers import (
     ATTEMPT,
     Headers,
+    check_origin,
     encode_crc32c,
     parse_xml,
     raise_for,
@@ -145,6 +146,7 @@ def multipart_task(
                         ctx.trailers.refused()
         raise_for(answer, f"{what}, part {number}", endpoint)
         found = Headers(answer.headers)
+        check_origin(found, answer.status, f"{what}, part {number}")
         if options.checksum:
             confirmed = found.get("x-amz-checksum-crc32c")
             confirm(confirmed, answer.crc32c_sent, f"{what}, part {number}")

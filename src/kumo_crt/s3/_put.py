@@ -31,6 +31,7 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._answers import (
     ATTEMPT,
     Headers,
+    check_origin,
     raise_for,
 )
 from kumo_crt.s3._body import (
@@ -176,13 +177,7 @@ def _single(
             raise
         return ours
     answer = Headers(response.headers)
-    if not answer.etag:  # a login page, say: S3 always has one
-        raise S3Error(
-            "MalformedResponse",
-            response.status,
-            f"{what}: the answer has no ETag, so it is none of S3's: look at the endpoint, and at "
-            "what is between here and there",
-        )
+    check_origin(answer, response.status, what)
     told = confirm(answer.get("x-amz-checksum-crc32c"), crc, what)
     if trailing and not confirmed(response):
         ctx.trailers.refused()
