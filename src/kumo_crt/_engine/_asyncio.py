@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from kumo_crt import _logging
+from kumo_crt._engine._fibers import Fiber
 from kumo_crt._engine._run import finish_in_background
-from kumo_crt._engine._scheduler import Fiber, Scheduler
+from kumo_crt._engine._scheduler import Scheduler
 from kumo_crt._engine._tasks import Blocking, Cancelled, Task
 
 T = TypeVar("T")

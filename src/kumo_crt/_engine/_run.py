@@ -9,7 +9,8 @@ import time
 from typing import Any, TypeVar, cast
 
 from kumo_crt import _core, _logging
-from kumo_crt._engine._scheduler import Fiber, Scheduler
+from kumo_crt._engine._fibers import Fiber
+from kumo_crt._engine._scheduler import Scheduler
 from kumo_crt._engine._tasks import Blocking, Task
 from kumo_crt._threads import patched, wait_in_hub
 

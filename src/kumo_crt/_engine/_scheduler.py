@@ -10,10 +10,11 @@ import heapq
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from kumo_crt import _core
+from kumo_crt._engine._fibers import Fiber, Group
 from kumo_crt._engine._tasks import (
     Blocking,
     Call,
@@ -23,91 +24,10 @@ from kumo_crt._engine._tasks import (
     Reservation,
     Reserve,
     Sleep,
-    Task,
 )
 
-Over: TypeAlias = Callable[["Fiber", Any, BaseException | None], object]
 # Ids of calls and of sleeps.
 _ids = itertools.count(1)
-
-
-class Fiber:
-    """A task, and what it waits for.
-
-    Args:
-        task: The task.
-        done: Told how it ended: with the fiber, and a value or an error.
-        group: The group that it belongs to; None for a task that a caller waits for.
-        index: Its place in the group.
-
-    Attributes:
-        failure: What its caller gets to see instead of its outcome.
-        begun: Whether it has been given to a scheduler.
-        over: Whether it has ended.
-    """
-
-    __slots__ = (
-        "begun",
-        "call",
-        "call_id",
-        "cancel",
-        "cancelled",
-        "counted",
-        "done",
-        "failure",
-        "gathers",
-        "group",
-        "index",
-        "kept",
-        "operation",
-        "over",
-        "reserves",
-        "sleep_id",
-        "task",
-    )
-
-    def __init__(
-        self, task: Task[Any], done: Over | None = None, group: _Group | None = None, index: int = 0
-    ) -> None:
-        self.task = task
-        self.done = done
-        self.group = group
-        self.index = index
-        self.failure: BaseException | None = None
-        self.begun = False
-        self.over = False
-        self.cancel = False  # to be told at its next turn
-        self.cancelled = False  # has been told
-        self.kept = False  # has an answer that it has to see first
-        # What it waits for: one of these, or its turn, or a blocking function.
-        self.gathers: _Group | None = None
-        self.call: Call | None = None  # waits to be submitted; or has been:
-        self.call_id = 0
-        self.operation: _core.Operation | None = None
-        self.counted = 0
-        self.sleep_id = 0
-        self.reserves = 0  # bytes
-
-    def root(self) -> Fiber:
-        """The one that a caller waits for."""
-        fiber = self
-        while fiber.group is not None:
-            fiber = fiber.group.parent
-        return fiber
-
-
-class _Group:
-    __slots__ = ("active", "error", "exhausted", "first", "limit", "parent", "results", "tasks")
-
-    def __init__(self, parent: Fiber, gather: Gather) -> None:
-        self.parent = parent
-        self.tasks: Iterator[Any] = iter(gather.tasks)
-        self.limit = max(1, gather.limit)
-        self.results: list[Any] = []
-        self.active: set[Fiber] = set()
-        self.exhausted = False
-        self.first: Fiber | None = None  # runs what ``tasks`` waits for
-        self.error: BaseException | None = None
 
 
 class Scheduler:
@@ -292,7 +212,7 @@ class Scheduler:
                 else:
                     self._submit(fiber, wanted)
             elif kind is Gather:
-                fiber.gathers = group = _Group(fiber, wanted)
+                fiber.gathers = group = Group(fiber, wanted)
                 self._fill(group)
             elif kind is Sleep:
                 fiber.sleep_id = next(_ids)
@@ -393,7 +313,7 @@ class Scheduler:
 
     # -- groups ----------------------------------------------------------------------------
 
-    def _fill(self, group: _Group, value: Any = None, error: BaseException | None = None) -> None:
+    def _fill(self, group: Group, value: Any = None, error: BaseException | None = None) -> None:
         """Takes further tasks from a group's generator, beginning with the outcome it waits for."""
         while not group.exhausted and group.first is None and len(group.active) < group.limit:
             try:
@@ -422,7 +342,7 @@ class Scheduler:
             self._ready.append((group.parent, group.results, group.error))
             group.error = None
 
-    def _fail_group(self, group: _Group, error: BaseException) -> None:
+    def _fail_group(self, group: Group, error: BaseException) -> None:
         if group.error is None:
             group.error = error
         group.exhausted = True
