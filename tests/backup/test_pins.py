@@ -13,7 +13,7 @@ from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import delete, get, keys, manifest_key, put
 from tests.backup.interleaving import without_waiting
-from tests.backup.test_leases import SWEEP, sweep_of
+from tests.backup.sweeping import SWEEP, sweep_of
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
