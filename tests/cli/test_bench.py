@@ -114,7 +114,8 @@ def test_content_that_came_back_changed(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with FakeS3(Answer(403, error_document("AccessDenied"))) as server:
-        server.script.extend([Answer(headers={"ETag": '"1"'}), Answer(body=b"not what was sent")])
+        etag = {"ETag": '"1"'}
+        server.script.extend([Answer(headers=etag), Answer(200, b"not what was sent", etag)])
         line = ("bench", "s3://bucket", "--size", "17", "--endpoint-url", server.endpoint_url)
         assert main(list(line)) == 1
     err = capfd.readouterr().err
