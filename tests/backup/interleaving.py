@@ -103,8 +103,9 @@ def without_waiting(*, protect_new: bool = False) -> Iterator[None]:
     """Marks are old at once, so that one prune marks and the next deletes.
 
     Args:
-        protect_new: Keep the rule that what is new may be a running backup's. Without it, only
-            what its pin names protects what a backup needs, which is what most tests are about.
+        protect_new: Keep the rule that what is new may be a running backup's, for a service with
+            one clock. Without it, only what its pin names protects what a backup needs, which is
+            what most tests are about.
     """
     real = _census.read_marks
 
@@ -117,6 +118,7 @@ def without_waiting(*, protect_new: bool = False) -> Iterator[None]:
         patch.setattr(_inflight, "grace", lambda: timedelta(seconds=-60))
         patch.setattr(_census, "read_marks", read_marks)
         patch.setattr(_prune, "_TIE_PAUSE", 0.0)
-        if not protect_new:
-            patch.setattr(_inflight, "_SKEW", timedelta(hours=-1))
+        # Listings tell whole seconds.
+        skew = timedelta(seconds=1) if protect_new else timedelta(hours=-1)
+        patch.setattr(_inflight, "_SKEW", skew)
         yield

@@ -166,6 +166,8 @@ with kumo_crt.Repository.open(url) as repository, without_waiting(protect_new=Tr
                 count += repository.prune(keep_last=chance.randrange(1, 4)).deleted_objects
             except kumo_crt.RepositoryLockedError:
                 pass
+            if count:
+                Path(sys.argv[4]).touch()
             stop.wait(chance.random() / 5)
             continue
         else:
@@ -205,9 +207,15 @@ def test_everything_at_once(
         for n, work in enumerate(works)
     ]
     (tmp_path / "check-4").mkdir()
-    time.sleep(4)
     counts = []
     try:
+        time.sleep(4)
+        # Nothing can be deleted while backups overlap that began before it was last named: how long
+        # they do so is chance.
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.glob("prune-*")):
+            assert time.monotonic() < deadline, "neither prune ever deleted anything"
+            time.sleep(0.1)
         for process in started:
             out, err = process.communicate(timeout=60)
             assert process.returncode == 0, err
