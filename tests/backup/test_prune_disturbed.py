@@ -13,6 +13,7 @@ from kumo_crt.backup import _clock, _inflight, _prune
 from kumo_crt.backup._inflight import LeaseState, Part
 from tests.backup.boundaries import Killed, Sent, watched
 from tests.backup.conftest import Library, Make
+from tests.backup.doctoring import doctor_of
 from tests.backup.helpers import (
     PREFIX,
     delete,
@@ -317,3 +318,39 @@ def test_uploads_of_running_backups_stay(
         delete(boto, bucket, pin)
         repository.prune()
     assert open_uploads(boto, bucket) == []
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_manifest_that_is_listed_and_not_there(
+    s3_via_proxy: kumo_crt.S3Client, proxy: FaultProxy, bucket: str, boto: Any, make: Make
+) -> None:
+    """A service that has lost sight of it is no word that it was deleted: its data stays."""
+    path = make("one_key")
+    with kumo_crt.Repository.create(url(bucket), client=s3_via_proxy) as repository:
+        first, _, third = generations(repository, path, 3)
+        data = keys(boto, bucket, "data/")
+        lost = Fault(
+            "answer",
+            "request",
+            method="GET",
+            when=lambda request: request.target.split("?")[0].endswith(f"/{first.id}.json"),
+            times=1000,
+            answer=b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        )
+        with proxy.armed(lost):
+            for _ in range(2):
+                with pytest.raises(kumo_crt.FormatError, match="is in listings and cannot be read"):
+                    repository.prune(keep_last=2)
+            with pytest.raises(kumo_crt.FormatError, match="is in listings"):
+                repository.snapshots()
+            problems = repository.verify("all").problems
+            assert [(problem.kind, problem.snapshots) for problem in problems] == [
+                ("manifest", (first.id,))
+            ]
+            assert any("is in listings" in found.message for found in doctor_of(repository).findings)
+            # Damage of old snapshots does not keep a new one from being made.
+            fourth = repository.backup(path)
+        assert keys(boto, bucket, "data/") >= data
+        assert repository.verify("all", level="full").ok
+        assert {snapshot.id for snapshot in repository.snapshots()} >= {first.id, third.id}
+        assert fourth.id in {snapshot.id for snapshot in repository.snapshots()}

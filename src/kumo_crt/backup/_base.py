@@ -271,9 +271,7 @@ class RepositoryBase:
 
         def read(snapshot_id: str) -> Task[Snapshot | None]:
             try:
-                return (yield from store.snapshot(snapshot_id))
-            except NotFoundError:
-                return None  # deleted since it was listed
+                return (yield from store.listed_snapshot(snapshot_id))
             except FormatError as error:
                 if on_damage is None:
                     raise

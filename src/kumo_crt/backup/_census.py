@@ -77,9 +77,7 @@ class Census:
 
     def _read(self, snapshot_id: str, meter: Meter | None) -> Task[Entry | None]:
         try:
-            snapshot: Snapshot = yield from self.store.snapshot(snapshot_id)
-        except NotFoundError:
-            return None  # deleted since it was listed
+            snapshot: Snapshot | None = yield from self.store.listed_snapshot(snapshot_id)
         except FormatError as error:
             raise FormatError(
                 f"{error}. As long as a manifest cannot be read, nobody knows which data it names: "
@@ -89,6 +87,8 @@ class Census:
         finally:
             if meter is not None:
                 meter.add(1)
+        if snapshot is None:
+            return None
         keys = tuple(self._names.setdefault(key, key) for key in snapshot.object_keys)
         parts: dict[str, set[tuple[int, int]]] = {}
         for file in snapshot.files:

@@ -162,7 +162,7 @@ def commit(
             kept = Kept(store)
             result = yield from write_new_task(store, key, document)
             kept.heard(key, result.confirmed)
-            visible = kept.is_certain(key) or (yield from _is_listed(store, key))
+            visible = kept.is_certain(key) or (yield from store.is_listed(key))
             if not visible:
                 # As after the crash of a server that had written the object, and not yet its
                 # directory.
@@ -245,12 +245,6 @@ def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:
     """Those of some snapshots that do not exist any more."""
     there = yield Gather((is_there(store, _layout.snapshot_key(s)) for s in ids), 4)
     return {item for item, is_there in zip(ids, there, strict=True) if not is_there}
-
-
-def _is_listed(store: Store, key: str) -> Task[bool]:
-    """Whether a listing has it, which is how readers find snapshots."""
-    page, _ = yield from store.list_page(key)
-    return any(item.key == store.location.key(key) for item in page)
 
 
 def is_there(store: Store, key: str) -> Task[bool]:

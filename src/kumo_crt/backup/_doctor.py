@@ -276,9 +276,7 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
     snapshots: list[Snapshot] = []
     for snapshot_id in ids:
         try:
-            snapshots.append((yield from store.snapshot(snapshot_id)))
-        except NotFoundError:
-            continue  # deleted since it was listed
+            snapshot = yield from store.listed_snapshot(snapshot_id)
         except FormatError as error:
             findings.add(
                 ERROR,
@@ -287,6 +285,9 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
                 "bring the manifest back from a version or a copy; prune deletes nothing before "
                 "that, or before it is deleted",
             )
+            continue
+        if snapshot is not None:
+            snapshots.append(snapshot)
     if not snapshots:
         return
     newest = snapshots[-1]

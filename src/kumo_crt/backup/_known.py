@@ -11,7 +11,7 @@ from kumo_crt._engine import Task
 from kumo_crt.backup import _layout
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import FormatError, NotFoundError
+from kumo_crt.exceptions import FormatError
 from kumo_crt.s3._results import ObjectInfo
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -71,12 +71,12 @@ def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:
                 return known
             read.add(snapshot_id)
             try:
-                snapshot = yield from store.snapshot(snapshot_id)
-            except NotFoundError:
-                continue  # deleted since it was listed
+                snapshot = yield from store.listed_snapshot(snapshot_id)
             except FormatError as error:
                 # Damage of old snapshots must not keep a new one from being made; verify tells.
                 _log.warning("not looking for known files in a damaged manifest: %s", error)
+                continue
+            if snapshot is None:
                 continue
             known.add(snapshot, snapshot.db_id == db_id)
             if snapshot.db_id == db_id and snapshot.single_object is None:

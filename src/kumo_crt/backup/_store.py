@@ -111,6 +111,28 @@ class Store(NamedTuple):
         ours = self.terms.repository_id if self.terms is not None else None
         return _manifest.decode_snapshot(document, self.url(key), snapshot_id, self.key, ours)
 
+    def listed_snapshot(self, snapshot_id: str) -> Task[Snapshot | None]:
+        """Reads a manifest that a listing has shown; None if it has been deleted since.
+
+        Raises:
+            FormatError: It is damaged or hostile, or listings still show it and it is not there:
+                whoever took that for deleted would delete what it names.
+        """
+        try:
+            return (yield from self.snapshot(snapshot_id))
+        except NotFoundError as error:
+            key = _layout.snapshot_key(snapshot_id)
+            if not (yield from self.is_listed(key)):
+                return None
+            raise FormatError(
+                f"{self.url(key)}: the manifest is in listings and cannot be read: {error}"
+            ) from error
+
+    def is_listed(self, key: str) -> Task[bool]:
+        """Whether a listing has it, which is how readers find snapshots."""
+        page, _ = yield from self.list_page(key)
+        return any(item.key == self.location.key(key) for item in page)
+
     def config(self) -> Task[tuple[_manifest.Config, datetime] | None]:
         """The repository's configuration and the service's time; None if there is none."""
         try:

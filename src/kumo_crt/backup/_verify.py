@@ -175,10 +175,10 @@ def _load_task(plan: VerifyPlan) -> Task[_Known]:
 
 def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | None]:
     try:
+        if plan.snapshot == ALL:
+            return (yield from plan.store.listed_snapshot(snapshot_id))
         return (yield from plan.store.snapshot(snapshot_id))
     except NotFoundError:
-        if plan.snapshot == ALL:
-            return None  # deleted since it was listed
         raise _layout.no_snapshot(plan.store.location, snapshot_id) from None
     except FormatError as error:
         key = _layout.snapshot_key(snapshot_id)
