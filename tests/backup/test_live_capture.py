@@ -47,9 +47,11 @@ def _writing(directory: Path, variant: str = "plain") -> Iterator[tuple[Path, Ac
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        told = Acknowledged(acknowledged)
         try:
-            yield path, Acknowledged(acknowledged)
+            yield path, told
         finally:
+            told.allow(1 << 40)
             process.stdin.close()
             code = process.wait(timeout=30)
         assert code == 0, "the writer failed: look at what it wrote"
@@ -78,6 +80,8 @@ def _capture_and_check(
     path: Path, acknowledged: Acknowledged, variant: str, seen: _Seen, *, read_only: bool
 ) -> None:
     """Captures, opens and checks one state."""
+    # More than it writes during a capture.
+    acknowledged.allow(60)
     before = acknowledged.number()
     with capture(path, live=True) as taken:
         after = acknowledged.number()

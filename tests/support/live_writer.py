@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,8 @@ class Writer:
 
     def turn(self, turn: int) -> None:
         """A few batches and something that changes files."""
+        while 0 < struct.unpack("<Q", self._acknowledged[8:])[0] <= self._number:
+            time.sleep(0.001)
         for _ in range(TURN):
             self.batch()
         match turn % _CYCLE:
@@ -202,15 +205,19 @@ def _special(turn: int) -> bytes:
 
 def _shared(path: Path) -> mmap.mmap:
     with open(path, "a+b") as opened:
-        opened.truncate(8)
-        return mmap.mmap(opened.fileno(), 8)
+        opened.truncate(16)
+        return mmap.mmap(opened.fileno(), 16)
 
 
 class Acknowledged:
-    """The number of the last batch that the writer was told is safe."""
+    """The number of the last batch that the writer was told is safe, and how far it may go."""
 
     def __init__(self, path: Path) -> None:
         self._map = _shared(path)
+
+    def allow(self, batches: int) -> None:
+        """Lets the writer write so many more: it waits for slow readers, who have to read all."""
+        self._map[8:] = struct.pack("<Q", self.number() + batches)
 
     def number(self) -> int:
         found: int = struct.unpack("<Q", self._map[:8])[0]
