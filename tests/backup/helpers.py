@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rocksdict import Rdict
 
 import kumo_crt
+from kumo_crt.backup import _manifest
 from tests.support import databases
 from tests.support.databases import Entry
 
@@ -57,6 +58,12 @@ def manifest_key(snapshot: kumo_crt.Snapshot) -> str:
 def manifest(boto: Any, bucket: str, snapshot: kumo_crt.Snapshot) -> Any:
     """A snapshot's manifest as plain JSON."""
     return json.loads(get(boto, bucket, manifest_key(snapshot)))
+
+
+def closed(document: Mapping[str, Any]) -> bytes:
+    """A manifest that was changed, with the CRC32C of what it is now."""
+    members = {name: value for name, value in document.items() if name != "crc32c"}
+    return _manifest.close_document(json.dumps(members).encode())
 
 
 def stored_files(

@@ -15,6 +15,7 @@ from rocksdict import Options, Rdict
 import kumo_crt
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
+    closed,
     delete,
     flipped,
     get,
@@ -130,7 +131,7 @@ def _commit_instead(
     boto: Any, bucket: str, snapshot: kumo_crt.Snapshot, change: dict[str, Any]
 ) -> None:
     document = {**manifest(boto, bucket, snapshot), **change}
-    put(boto, bucket, manifest_key(snapshot), json.dumps(document).encode())
+    put(boto, bucket, manifest_key(snapshot), closed(document))
 
 
 def test_writes_that_are_missing(

@@ -18,7 +18,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt import FormatError, IntegrityError, _core
-from kumo_crt.backup import _sealing, _verify_job
+from kumo_crt.backup import _manifest, _sealing, _verify_job
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._sending import SealedContent
 from tests.backup.conftest import Library, Make
@@ -26,6 +26,7 @@ from tests.backup.damaging import contents, damage, forged, largest_table
 from tests.backup.helpers import (
     KEY,
     MATERIAL,
+    closed,
     content_of,
     delete,
     flipped,
@@ -111,6 +112,11 @@ def test_objects_of_others_are_not_taken(
         encrypted.restore(tmp_path / "target")
 
 
+def _with_crc(text: bytes) -> bytes:
+    """What was changed in a sealed manifest, as it would be without a seal."""
+    return _manifest.close_document(text.rpartition(b',"crc32c":')[0])
+
+
 @pytest.mark.parametrize("how", ["changed", "unsealed", "another seal", "plaintext"])
 def test_manifests_cannot_be_made_without_the_key(
     encrypted: kumo_crt.Repository,
@@ -128,14 +134,14 @@ def test_manifests_cannot_be_made_without_the_key(
     text = get(boto, bucket, key)
     document = json.loads(text)
     if how == "changed":
-        text = text.replace(b'"kv-7"', b'"kv-8"')
+        text = _with_crc(text.replace(b'"kv-7"', b'"kv-8"'))
     elif how == "another seal":
-        text = flipped(text, len(text) - 10)
+        text = _with_crc(flipped(text, text.index(b'"seal":"') + 20))
     else:
         del document["seal"]
         if how == "plaintext":
             document["features"] = []
-        text = json.dumps(document).encode()
+        text = closed(document)
     put(boto, bucket, key, text)
     with pytest.raises(FormatError, match="field seal: it was not made with this repository's key"):
         encrypted.restore(tmp_path / "target")

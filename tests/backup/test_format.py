@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import awscrt.checksums
 import pytest
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
-from tests.backup.helpers import PREFIX, get, keys, manifest, put, url
+from tests.backup.helpers import PREFIX, closed, get, keys, manifest, put, url
 from tests.support import databases
 
 pytestmark = pytest.mark.servers("seaweed-http")
@@ -77,7 +78,11 @@ def test_manifest(
         "uploaded_bytes",
         "reused_bytes",
         "table_entries",
+        "crc32c",
     }
+    text = get(boto, bucket, f"snapshots/{snapshot.id}.json")
+    members, _, crc = text.rpartition(b',"crc32c":')
+    assert crc == b'"%08x"}\n' % awscrt.checksums.crc32c(members)
     assert document["format"] == "kumo-snapshot"
     assert document["version"] == 1
     assert re.fullmatch(_ID, document["id"])
@@ -181,11 +186,11 @@ def test_unknown_members_are_ignored(
     document["future"] = {"a": [1]}
     for file in document["files"]:
         file["future"] = None
-    put(boto, bucket, f"snapshots/{snapshot.id}.json", json.dumps(document).encode())
+    put(boto, bucket, f"snapshots/{snapshot.id}.json", closed(document))
     assert repository.snapshot(snapshot.id) == snapshot
     for member in ("uploaded_bytes", "reused_bytes"):
         del document[member]
-    put(boto, bucket, f"snapshots/{snapshot.id}.json", json.dumps(document).encode())
+    put(boto, bucket, f"snapshots/{snapshot.id}.json", closed(document))
     assert repository.snapshot(snapshot.id).files == snapshot.files
 
 

@@ -14,7 +14,7 @@ import pytest
 import kumo_crt
 from kumo_crt.backup import _manifest
 from tests.backup.conftest import Make
-from tests.backup.helpers import manifest, manifest_key, put, tree
+from tests.backup.helpers import closed, manifest, manifest_key, put, tree
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
@@ -260,10 +260,6 @@ EDITS: list[tuple[str, Edit, str]] = [
 ]
 
 
-def _encode(document: object) -> bytes:
-    return json.dumps(document).encode()
-
-
 def _refused(document: bytes, field: str | None) -> kumo_crt.FormatError:
     with pytest.raises(kumo_crt.FormatError) as caught:
         _manifest.decode_snapshot(document, WHERE, ID)
@@ -278,7 +274,7 @@ def _refused(document: bytes, field: str | None) -> kumo_crt.FormatError:
 
 
 def test_the_valid_one_is_accepted() -> None:
-    snapshot = _manifest.decode_snapshot(_encode(valid()), WHERE, ID)
+    snapshot = _manifest.decode_snapshot(closed(valid()), WHERE, ID)
     assert snapshot.total_bytes == 6016
     assert [file.path for file in snapshot.files] == ["000012.sst", "MANIFEST-000005", "CURRENT"]
 
@@ -287,11 +283,11 @@ def test_the_valid_one_is_accepted() -> None:
 def test_refused_with_the_field(edit: Edit, field: str) -> None:
     document = valid()
     edit(document)
-    _refused(_encode(document), field)
+    _refused(closed(document), field)
 
 
 def test_truncated_anywhere() -> None:
-    whole = _encode(valid())
+    whole = closed(valid())
     for end in range(0, len(whole), 10):
         _refused(whole[:end], None)
 
@@ -329,12 +325,13 @@ def test_not_even_an_object(document: bytes) -> None:
 def test_numbers_that_json_can_hold_and_files_cannot(number: str, field: str) -> None:
     text = re.sub(rf'"{field}": \d+', f'"{field}": {number}', json.dumps(valid()), count=1)
     assert number in text
-    _refused(text.encode(), None)
+    _refused(_manifest.close_document(text.encode()), None)
 
 
 @pytest.mark.parametrize("spoilt", [b"\xff", b"\xed\xa0\x80", b"\0", b"\x1f", b"\xc0\x80"])
 def test_bytes_that_are_no_text(spoilt: bytes) -> None:
-    _refused(_encode(valid()).replace(b"000012", b"0000" + spoilt), None)
+    text = json.dumps(valid()).encode().replace(b"000012", b"0000" + spoilt)
+    _refused(_manifest.close_document(text), None)
 
 
 @pytest.mark.parametrize("field", ["version", "files", "tags", "total_bytes", "id", "kind"])
@@ -346,7 +343,7 @@ def test_nested_as_deep_as_json_goes(field: str) -> None:
             document = text.replace('"kind": "sst"', f'"kind": {nested}', 1)
         else:
             document = json.dumps({**valid(), field: "@"}).replace('"@"', nested)
-        _refused(document.encode(), None)
+        _refused(_manifest.close_document(document.encode()), None)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +370,7 @@ def test_nothing_is_written(
     document = manifest(boto, bucket, snapshot)
     document["files"].sort(key=lambda file: -file["size"])
     edit(document)
-    put(boto, bucket, manifest_key(snapshot), _encode(document))
+    put(boto, bucket, manifest_key(snapshot), closed(document))
     target = tmp_path / "deep" / "target"
     target.mkdir(parents=True)
     before = tree(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import kumo_crt
 from kumo_crt import FormatError
 from kumo_crt.backup import _manifest, _sealing
-from tests.backup.helpers import KEY, flipped
+from tests.backup.helpers import KEY, closed, flipped
 from tests.backup.test_hostile_manifests import ID, WHERE, valid
 
 CURRENT = 2
@@ -21,7 +21,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 def sealed() -> dict[str, Any]:
     """A valid manifest, without its seal."""
-    plain = _manifest.decode_snapshot(json.dumps(valid()).encode(), WHERE, ID)
+    plain = _manifest.decode_snapshot(closed(valid()), WHERE, ID)
     files = []
     for file in plain.files:
         content = file.inline if file.inline is not None else bytes(file.size)
@@ -46,7 +46,7 @@ def sealed() -> dict[str, Any]:
     text = _manifest.encode_snapshot(snapshot, "an id", "a test", KEY)
     assert _manifest.decode_snapshot(text, WHERE, ID, KEY) == snapshot
     document: dict[str, Any] = json.loads(text)
-    del document["seal"]
+    del document["seal"], document["crc32c"]
     return document
 
 
@@ -108,7 +108,7 @@ def test_malformed(edit: Edit, field: str) -> None:
     edit(document)
     text = json.dumps(document).encode()
     with pytest.raises(FormatError) as caught:
-        _manifest.decode_snapshot(_sealing.seal_document(KEY, text), WHERE, ID, KEY)
+        _manifest.decode_snapshot(_manifest.close_document(text, KEY), WHERE, ID, KEY)
     assert str(caught.value).startswith(f"{WHERE}, field {field}: ")
     # Without its seal it is not even looked at.
     with pytest.raises(FormatError, match=r"field (seal|features): "):
@@ -116,11 +116,12 @@ def test_malformed(edit: Edit, field: str) -> None:
 
 
 def test_every_bit_of_a_manifest_is_sealed() -> None:
-    text = _sealing.seal_document(KEY, json.dumps(sealed()).encode())
+    text = _manifest.close_document(json.dumps(sealed()).encode(), KEY)
     for place in range(0, len(text), 7):
         with pytest.raises(FormatError):
             _manifest.decode_snapshot(flipped(text, place), WHERE, ID, KEY)
-    for other in (text + b" ", text[:-1], text.replace(b',"seal"', b', "seal"')):
+    document: dict[str, Any] = json.loads(text)
+    for other in (text + b" ", text[:-1], text.replace(b',"seal"', b', "seal"'), closed(document)):
         with pytest.raises(FormatError):
             _manifest.decode_snapshot(other, WHERE, ID, KEY)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import kumo_crt
 from kumo_crt.backup import _layout, _manifest
+from tests.backup.helpers import closed
 from tests.backup.test_hostile_manifests import ID, WHERE, valid
 
 _SETTINGS = settings(
@@ -94,13 +95,13 @@ def test_members_replaced_and_removed(data: st.DataObject) -> None:
             del container[name]
         else:
             container.append(container[name])
-    _read(json.dumps(document).encode())
+    _read(closed(document))
 
 
 @_SETTINGS
 @given(st.data())
 def test_bytes_replaced(data: st.DataObject) -> None:
-    document = bytearray(json.dumps(valid()).encode())
+    document = bytearray(closed(valid()))
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(document) - 1))
         document[position] = data.draw(st.integers(0, 255))
@@ -116,7 +117,7 @@ def test_anything(document: bytes) -> None:
 @_SETTINGS
 @given(st.data())
 def test_what_is_written_is_what_is_read(data: st.DataObject) -> None:
-    snapshot = _read(json.dumps(valid()).encode())
+    snapshot = _read(closed(valid()))
     assert snapshot is not None
     changed = kumo_crt.Snapshot(
         id=snapshot.id,
@@ -131,3 +132,12 @@ def test_what_is_written_is_what_is_read(data: st.DataObject) -> None:
         tags=data.draw(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=3)),
     )
     assert _read(_manifest.encode_snapshot(changed, "an id", "a test")) == changed
+
+
+def test_every_bit_counts() -> None:
+    """JSON with a bit changed may still mean something: the name of another file."""
+    document = closed(valid())
+    for place in range(8 * len(document)):
+        changed = bytearray(document)
+        changed[place // 8] ^= 1 << place % 8
+        assert _read(bytes(changed)) is None, place

@@ -347,7 +347,9 @@ def test_a_manifest_that_is_listed_and_not_there(
             assert [(problem.kind, problem.snapshots) for problem in problems] == [
                 ("manifest", (first.id,))
             ]
-            assert any("is in listings" in found.message for found in doctor_of(repository).findings)
+            assert any(
+                "is in listings" in found.message for found in doctor_of(repository).findings
+            )
             # Damage of old snapshots does not keep a new one from being made.
             fourth = repository.backup(path)
         assert keys(boto, bucket, "data/") >= data

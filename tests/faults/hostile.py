@@ -13,6 +13,7 @@ from kumo_crt import _core
 from kumo_crt.backup import _documents, _inflight, _ledger, _manifest, _notices, _sealing
 from kumo_crt.export import _manifest as _export
 from tests.backup import test_hostile_manifests as snapshots
+from tests.backup.helpers import closed
 
 Edit = Callable[[dict[str, Any]], object]
 WHERE = "s3://bucket/document.json"
@@ -31,21 +32,23 @@ class Kind:
         valid: One with nothing wrong with it.
         read: What reads it.
         edits: What makes a hostile one of it.
+        encode: What writes it.
     """
 
     name: str
     valid: dict[str, Any]
     read: Callable[[bytes], object]
     edits: dict[str, Edit]
+    encode: Callable[[dict[str, Any]], bytes] = lambda document: json.dumps(document).encode()
 
     def documents(self) -> Iterator[tuple[str, bytes]]:
         """All hostile ones, with their names."""
         for name, edit in {**self.edits, **ANY}.items():
             document = copy.deepcopy(self.valid)
             edit(document)
-            yield name, json.dumps(document).encode()
+            yield name, self.encode(document)
         yield from ((name, text) for name, text in TEXTS.items())
-        whole = json.dumps(self.valid).encode()
+        whole = self.encode(self.valid)
         yield from ((f"the first {end} bytes", whole[:end]) for end in range(1, len(whole), 97))
 
 
@@ -187,18 +190,21 @@ KINDS = [
         snapshots.valid(),
         lambda document: _manifest.decode_snapshot(document, WHERE, snapshots.ID),
         {name: edit for name, edit, _ in snapshots.EDITS},
+        closed,
     ),
     Kind(
         "manifest with bundles",
         _packed(),
         lambda document: _manifest.decode_snapshot(document, WHERE, snapshots.ID),
         _PACKED,
+        closed,
     ),
     Kind(
         "sealed manifest",
         _sealed(),
         lambda document: _manifest.decode_snapshot(document, WHERE, snapshots.ID),
         _SEALED,
+        closed,
     ),
     Kind(
         "configuration of an encrypted repository",

@@ -28,6 +28,9 @@ _FEATURES = (PACKED, SEALED, SEALED_ARCHIVE)
 _ENCRYPTED = "encrypted"
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
 _CRC = re.compile(r"[0-9a-f]{8}")
+# The end of a manifest: the CRC32C of all bytes before it.
+_CLOSING = b',"crc32c":"'
+_END = b'"}\n'
 _32_DIGITS = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
@@ -200,8 +203,23 @@ def encode_snapshot(
         }
     if snapshot.table_entries is not None:
         document["table_entries"] = snapshot.table_entries
-    encoded = json.dumps(document, separators=(",", ":")).encode() + b"\n"
-    return encoded if key is None else _sealing.seal_document(key, encoded)
+    return close_document(json.dumps(document, separators=(",", ":")).encode(), key)
+
+
+def close_document(document: bytes, key: Key | None = None) -> bytes:
+    """A manifest with its last members: the seal, if there is a key, and the CRC32C of all."""
+    members = document.rstrip().removesuffix(b"}")
+    if key is not None:
+        members = _sealing.with_seal(key, members)
+    return members + _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
+
+
+def _opened(document: bytes | memoryview) -> tuple[memoryview, bool]:
+    """The members before the CRC32C, and whether that is right."""
+    view = memoryview(document)
+    length = len(_CLOSING) + 8 + len(_END)
+    members, end = view[:-length], bytes(view[-length:])
+    return members, end == _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
 
 
 def decode_snapshot(
@@ -224,7 +242,8 @@ def decode_snapshot(
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
     reader = Reader(document, where, "kumo-snapshot", _FEATURES)
-    if key is not None and not _sealing.is_sealed_document(key, document):
+    members, is_whole = _opened(document)
+    if key is not None and not _sealing.has_seal(key, members):
         raise reader.error(
             "seal",
             "it was not made with this repository's key, or has been changed since: somebody else "
@@ -244,7 +263,7 @@ def decode_snapshot(
     total = reader.number("total_bytes", 1 << 62)
     if total != sum(file.size for file in files):
         raise reader.error("total_bytes", "not the sum of the files' sizes")
-    return Snapshot(
+    snapshot = Snapshot(
         id=snapshot_id,
         created_at=reader.time("created_at"),
         db_id=reader.text("db_id"),
@@ -259,6 +278,14 @@ def decode_snapshot(
         if reader.value("table_entries") is None
         else reader.number("table_entries", 1 << 62),
     )
+    # The last of all, so that other errors tell what is wrong.
+    if not is_whole:
+        raise reader.error(
+            "crc32c",
+            "is not that of the document, or not its last member: it has been changed or damaged "
+            "since it was written",
+        )
+    return snapshot
 
 
 def _objects(reader: Reader) -> dict[str, StoredObject]:

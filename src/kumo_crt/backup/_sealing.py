@@ -16,7 +16,7 @@ from kumo_crt.s3._body import ProducedSource
 
 ALGORITHM = "AES-256-GCM-STREAM-1"
 _SEAL = b',"seal":"'
-_END = b'"}\n'
+_END = b'"'
 _DIGITS = 64
 # An interrupt is noticed, and others go on, after as much.
 _SLICE = 16 << 20
@@ -45,19 +45,17 @@ def masked_drill(key: Key | None, snapshot: str, family: str, crc: int) -> int:
     return crc ^ int.from_bytes(key._native.mac("kumo-crt 1 drill", context)[:4], "big")
 
 
-def seal_document(key: Key, document: bytes) -> bytes:
-    """A manifest, with the seal that nobody can make without the key."""
-    content = document.rstrip().removesuffix(b"}")
+def with_seal(key: Key, content: bytes) -> bytes:
+    """A manifest's members, with the seal that nobody can make without the key."""
     return content + _SEAL + _document_mac(key, content) + _END
 
 
-def is_sealed_document(key: Key, document: bytes | memoryview) -> bool:
-    """Whether a manifest was made with this key, and has not been changed."""
+def has_seal(key: Key, members: memoryview) -> bool:
+    """Whether a manifest's members were sealed with this key, and have not been changed."""
     import hmac  # loads OpenSSL, which little else needs
 
-    view = memoryview(document)
     length = len(_SEAL) + _DIGITS + len(_END)
-    content, end = view[:-length], bytes(view[-length:])
+    content, end = members[:-length], bytes(members[-length:])
     return hmac.compare_digest(end, _SEAL + _document_mac(key, content) + _END)
 
 
