@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.faults.floors import KILLS
 from tests.faults.seeds import done
 from tests.support.processes import environment
 
@@ -76,6 +78,13 @@ def small_disk(directory: Path) -> list[str]:
     mount = f'mount -t tmpfs -o size={DISK_SIZE},nr_inodes={DISK_FILES} none "$0" && exec "$@"'
     alone = ["unshare", "--user", "--map-root-user", "--mount"]
     return [*alone, "sh", "-c", mount, str(directory)]
+
+
+def can_mount(directory: Path) -> bool:
+    """Whether this system lets anybody have a small file system."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run([*small_disk(directory), "true"], capture_output=True).returncode == 0
 
 
 class Mortals:
@@ -145,5 +154,5 @@ class Mortals:
         effects = tuple((kind, what) for kind, what in told.get("effects", ()))
         killed = told["status"] != 0
         if killed:
-            done[f"kills of {work}"] += 1
+            done[KILLS + work] += 1
         return Life(killed, effects, told.get("seconds", 0.0), told.get("error"))

@@ -6,7 +6,6 @@ a limit for the size of a file, which strikes in the same places.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rocksdict import Rdict
 
 from tests.backup.helpers import leftovers
 from tests.faults.judge import expected_tree, tree
-from tests.faults.mortals import NEVER, Life, Mortals, small_disk
+from tests.faults.mortals import NEVER, Life, Mortals, can_mount
 from tests.faults.seeds import case, chances, done, scaled
 from tests.faults.stage import Stage, footprint, write_first, write_second
 from tests.support import databases
@@ -54,6 +53,10 @@ class Disk:
         """What it is called by us."""
         return self.mortals.seen(self.directory) if self.is_real else self.directory
 
+    def count(self, when: str) -> None:
+        """Counts that it was too small."""
+        done[f"{'full disks' if self.is_real else 'files that grew too large'} {when}"] += 1
+
     @property
     def ballast(self) -> Path:
         """Name of the file that fills it."""
@@ -76,18 +79,12 @@ def disk(request: pytest.FixtureRequest, seaweed: S3Server, memory: Path) -> Ite
     is_real = request.param == "a small file system"
     directory = memory / request.param.replace(" ", "-")
     directory.mkdir()
-    if is_real and not _can_mount(directory):
+    if is_real and not can_mount(directory):
         pytest.skip("this system lets nobody mount a file system in a namespace (unshare -Urm)")
     arguments = seaweed.client_arguments()
     with Mortals(arguments, disk=directory if is_real else None) as mortals:
         mortals.live("unclosed", arguments={"path": directory / "db", "first": 0, "last": 10})
         yield Disk(mortals, directory, is_real)
-
-
-def _can_mount(directory: Path) -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run([*small_disk(directory), "true"], capture_output=True).returncode == 0
 
 
 @dataclass(frozen=True)
@@ -201,7 +198,7 @@ def test_a_restore_that_fills_the_disk(stage: Stage, world: World, disk: Disk, n
                 assert tree(here) == before
                 assert all(n.startswith(".db.kumo-restore-") for n in leftovers(here.parent))
                 disk.free()
-                done["full disks during a restore"] += 1
+                disk.count("during a restore")
                 assert _live(disk, "restore", url, arguments).error is None
             disk.free()
             assert leftovers(here.parent) == []
@@ -235,7 +232,7 @@ def test_a_capture_on_a_full_disk(stage: Stage, world: World, disk: Disk, how: s
     assert found.snapshots == found.below("data/") == found.below("inflight/") == set()
     disk.free()
     assert _live(disk, work, url, arguments).error is None
-    done["full disks during a capture"] += 1
+    disk.count("during a capture")
     if db is not None:
         db.close()
     (manifest,) = stage.judge.look(prefix).manifests.values()
@@ -265,7 +262,7 @@ def test_a_capture_without_room_for_links(
     disk.free()
     assert _live(disk, "backup", url, arguments).error is None
     assert len(stage.judge.look(prefix).snapshots) == 1
-    done["full disks during a capture"] += 1
+    disk.count("during a capture")
     subprocess.run(["rm", "-r", here.parent], check=True)
 
 
@@ -287,7 +284,7 @@ def test_an_export_without_room(
     disk.free()
     assert _live(disk, "export", "", arguments, temporary=temporary).error is None
     assert "kumo-export.json" in stage.judge.listed(prefix)
-    done["full disks during an export"] += 1
+    disk.count("during an export")
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["a database", "nothing"])
@@ -316,7 +313,7 @@ def test_an_import_without_room(
     assert _live(disk, "import_", "", arguments).error is None
     imported = [entry[1:] for entry in databases.read_all(here) if entry[0] == "imported"]
     assert imported == [entry[1:] for entry in world.truth if entry[0] == "default"]
-    done["full disks during an import"] += 1
+    disk.count("during an import")
     subprocess.run(["rm", "-r", here.parent], check=True)
 
 
@@ -333,4 +330,4 @@ def test_a_download_without_room(stage: Stage, disk: Disk) -> None:
     disk.free()
     assert _live(disk, "get_object", "", arguments).error is None
     assert (disk.here / "download").stat().st_size == 3_000_000
-    done["full disks during a download"] += 1
+    disk.count("during a download")

@@ -16,6 +16,7 @@ import pytest
 import kumo_crt
 from kumo_crt import export
 from kumo_crt.backup import _documents
+from tests.faults.floors import HOSTILE
 from tests.faults.hostile import KINDS, TEXTS, WHERE, Edit, Kind
 from tests.faults.seeds import done
 from tests.faults.stage import Stage, generation
@@ -54,7 +55,7 @@ def test_each_is_refused() -> None:
             assert message.isprintable(), (kind.name, name)
             seen.add((kind.name, document))
     assert len(seen) >= PROMISED
-    done["hostile documents refused"] += len(seen)
+    done[HOSTILE] += len(seen)
 
 
 def test_vast_ones_are_refused_in_little_time_and_memory() -> None:
