@@ -14,6 +14,7 @@ from rocksdict import Options, Rdict
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
+from tests.backup.doctoring import doctor_of, severity_of
 from tests.backup.helpers import (
     closed,
     delete,
@@ -153,6 +154,40 @@ def test_writes_that_are_missing(
     report = repository.drill(scratch=scratch)
     assert [problem.kind for problem in report.problems] == ["content"]
     assert "lost" in report.problems[0].message
+
+
+def test_a_drill_that_failed_verifies_nothing(
+    repository: kumo_crt.Repository, tmp_path: Path, scratch: Path, boto: Any, bucket: str
+) -> None:
+    """Each object was read and is good, and yet half of the database is not there."""
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    databases.fill(db, 0, 1000)
+    db.flush()
+    databases.fill(db, 1000, 2000)
+    snapshot = repository.backup(tmp_path / "db", live=True)
+    db.close()
+
+    def without_logs(path: str) -> Rdict:
+        for log in Path(path).glob("*.log"):
+            log.unlink()
+        return Rdict(path, Options(raw_mode=True))
+
+    def unopened(path: str) -> Rdict:
+        raise OSError("no such comparator")
+
+    for opener, kind in ((without_logs, "content"), (unopened, "open")):
+        report = repository.drill(scratch=scratch, opener=opener)
+        assert [problem.kind for problem in report.problems] == [kind]
+        assert report.recorded is False
+        (health,) = repository.health()
+        assert health.last_verified is health.last_drill is None
+        assert keys(boto, bucket, "health/") == set()
+        assert severity_of(doctor_of(repository, write=False), "verified") == "warning"
+    assert repository.drill(scratch=scratch, max_rto=0.0).recorded  # slow, and good
+    (health,) = repository.health()
+    assert health.snapshot.id == snapshot.id
+    assert health.last_verified == health.last_drill is not None
+    assert severity_of(doctor_of(repository, write=False), "verified") == "ok"
 
 
 def test_deleted_ranges_that_are_empty(

@@ -354,15 +354,14 @@ def _told(content: FamilyContent | None) -> str:
 
 def _record(plan: DrillPlan, found: _Found) -> bool:
     new = Ledger(damaged=found.damaged)
-    if found.restored is not None:
+    is_good = not any(problem.kind in ("open", "content") for problem in found.problems)
+    # A snapshot whose objects were all read counts as verified: of one that is wrong in spite of
+    # that, nothing is to say so.
+    if found.restored is not None and is_good:
         keys = (file.key for file in plan.snapshot.files if file.key is not None)
         new.reads = {object_hash(key): plan.now for key in keys}
-    if not any(problem.kind in ("open", "content") for problem in found.problems):
-        new.drills = (
-            {plan.snapshot.id: Drilled(plan.now, _masked(plan, found.families))}
-            if new.reads
-            else {}
-        )
+        if new.reads:
+            new.drills = {plan.snapshot.id: Drilled(plan.now, _masked(plan, found.families))}
     return _verify.record(
         plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record
     )

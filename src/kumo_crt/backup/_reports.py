@@ -115,7 +115,8 @@ class DrillReport:
         sequence_number: RocksDB's last sequence number in it.
         compared: An earlier drill of the same snapshot was there to compare with.
         problems: What is wrong, or beyond a limit that was given.
-        recorded: The drill has been written to the repository.
+        recorded: The drill, or the damage that it met, has been written to the repository. That a
+            database is not what was backed up is not: nothing counts as verified by it.
     """
 
     ok: bool
