@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _doctor
+from kumo_crt.backup import _doctor, _doctor_contents, _inflight
 from kumo_crt.backup._findings import Findings
 from tests.backup.conftest import Make
 from tests.backup.doctoring import doctor_of, findings_of, severity_of
@@ -185,16 +185,33 @@ def test_environments(s3: kumo_crt.S3Client, boto: Any, bucket: str) -> None:
     assert keys(boto, bucket) == before
 
 
-def test_the_clock(repository: kumo_crt.Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Late(datetime):
+@pytest.mark.parametrize(
+    ("minutes", "severity", "told"),
+    [
+        (-20, "error", "behind"),
+        (-14, "warning", "behind"),
+        (0.5, "ok", "to a minute"),
+        (14, "warning", "ahead"),
+        (20, "error", "ahead"),
+    ],
+)
+def test_the_clock(
+    repository: kumo_crt.Repository,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float,
+    severity: str,
+    told: str,
+) -> None:
+    class Wrong(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) - timedelta(minutes=5)
+            return datetime.now(tz) + timedelta(minutes=minutes)
 
-    monkeypatch.setattr(_doctor, "datetime", Late)
+    monkeypatch.setattr(_doctor, "datetime", Wrong)
     report = doctor_of(repository, write=False)
-    assert severity_of(report, "clock") == "warning"
-    assert "behind" in findings_of(report, "clock")[0][1]
+    assert severity_of(report, "clock") == severity
+    assert told in findings_of(report, "clock")[0][1]
+    assert report.ok is (severity != "error")
 
 
 @pytest.mark.servers("seaweed-https")
@@ -249,13 +266,12 @@ def test_what_was_left(
     boto.create_multipart_upload(Bucket=bucket, Key=f"{PREFIX}/data/00/sst-1")
     report = doctor_of(repository, write=False)
     assert findings_of(report, "uploads") == [("ok", "1 unfinished, none older than a day")]
-    monkeypatch.setattr(_doctor, "_UPLOAD_AGE", timedelta(days=-1))
+    monkeypatch.setattr(_doctor_contents, "_UPLOAD_AGE", timedelta(days=-1))
     assert severity_of(doctor_of(repository, write=False), "uploads") == "warning"
-    put(boto, bucket, f"inflight/backup-{'0' * 32}-000001.json", b"{}")
+    lease = _inflight.encode_lease("backup", "a test", "a host", 1)
+    put(boto, bucket, f"inflight/backup-{'0' * 32}-000001.json", lease)
     report = doctor_of(repository, write=False)
     assert findings_of(report, "leases") == [("ok", "1 at work, none has lapsed")]
-    from kumo_crt.backup import _inflight
-
     monkeypatch.setattr(_inflight, "LEASE", -_inflight.MARGIN - 100)
     assert severity_of(doctor_of(repository, write=False), "leases") == "warning"
 
@@ -282,7 +298,7 @@ def test_what_makes_backups_dear() -> None:
         "20261123T060000Z-0a1b2c3d", datetime.now(UTC), "", files, 0, 0, 0, 0, families, {}
     )
     findings = Findings()
-    _doctor._shape(snapshot, findings)
+    _doctor_contents._shape(snapshot, findings)
     assert [item.check for item in findings.all] == ["column families", "files"]
 
 

@@ -178,6 +178,15 @@ def encode_mark(hashes: Iterable[str]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
+def decode_mark(document: bytes | memoryview, where: str) -> frozenset[str]:
+    """Reads a mark: hashes of objects.
+
+    Raises:
+        FormatError: It is malformed.
+    """
+    return frozenset(_inflight.hashes(_documents.Reader(document, where, "kumo-mark")))
+
+
 def read_marks(store: Store) -> Task[tuple[list[Mark], list[str]]]:
     """All marks, and the keys of those that cannot be read and are worth nothing."""
     start = len(store.location.prefix)
@@ -189,8 +198,7 @@ def read_marks(store: Store) -> Task[tuple[list[Mark], list[str]]]:
             return key
         try:
             document, _ = yield from store.read(key)
-            reader = _documents.Reader(document, store.url(key), "kumo-mark")
-            return Mark(key, item.last_modified, frozenset(_inflight.hashes(reader)))
+            return Mark(key, item.last_modified, decode_mark(document, store.url(key)))
         except NotFoundError:
             return None
         except (FormatError, ChecksumMismatchError):

@@ -13,23 +13,24 @@ from urllib.parse import urlsplit
 
 from kumo_crt._config import Settings
 from kumo_crt._engine import Task
-from kumo_crt.backup import _census, _doctor_bucket, _doctor_probe, _inflight, _ledger
+from kumo_crt.backup import _doctor_bucket, _doctor_contents, _doctor_probe
 from kumo_crt.backup._findings import ERROR, INFO, OK, WARNING, Findings
 from kumo_crt.backup._reports import DoctorReport, Finding
-from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import EncryptionKeyError, FormatError, KumoError, NotFoundError
-from kumo_crt.s3._listings import list_uploads_task
+from kumo_crt.exceptions import (
+    AccessDeniedError,
+    EncryptionKeyError,
+    FormatError,
+    KumoError,
+    NotFoundError,
+)
 
 T = TypeVar("T")
 _ENCRYPTION = "client-side encryption"
 _SKEW_WARNING = 60.0
+# Of seconds: what is signed with a clock that is further off is refused, by AWS and by most.
+_SKEW_LIMIT = 900.0
 _CERTIFICATE_WARNING = timedelta(days=21)
-_UPLOAD_AGE = timedelta(days=1)
-_VERIFIED_WARNING = timedelta(days=92)
-_MANY_FAMILIES = 200
-_MANY_FILES = 10_000
-_SMALL_FILE = 1 << 20
 
 
 class _Run(Protocol):
@@ -70,7 +71,7 @@ def examine(plan: DoctorPlan) -> DoctorReport:
         else:
             plan.run(_doctor_probe.probe_task(store, findings, plan.throughput_bytes))
         if now is not None:
-            plan.run(_contents(store, findings, now))
+            plan.run(_doctor_contents.contents_task(store, findings, now))
     return DoctorReport(
         ok=all(finding.severity != ERROR for finding in findings.all),
         findings=tuple(_ordered(findings.all)),
@@ -184,6 +185,8 @@ def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | 
         return False, None
     except KumoError as error:
         fix = "mend that first: nothing else could be looked at"
+        if isinstance(error, AccessDeniedError) and error.code == "AccessDenied":
+            fix = "allow s3:GetObject and s3:ListBucket to these credentials: " + fix
         findings.add(ERROR, "connection", str(error), fix)
         return False, None
     if now is None:
@@ -200,7 +203,7 @@ def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | 
     skew = (now - middle).total_seconds()
     if abs(skew) > _SKEW_WARNING:
         findings.add(
-            WARNING,
+            ERROR if abs(skew) > _SKEW_LIMIT else WARNING,
             "clock",
             f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
             "synchronise it (NTP): beyond 15 minutes services refuse requests",
@@ -250,129 +253,3 @@ def _environment(plan: DoctorPlan, store: Store, findings: Findings) -> bool:
     else:
         findings.ok("environment", f"{theirs}, as this client")
     return True
-
-
-def _contents(store: Store, findings: Findings, now: datetime) -> Task[None]:
-    yield from findings.tried("snapshots", _snapshots(store, findings, now))
-    yield from findings.tried("uploads", _uploads(store, findings, now), severity=INFO)
-    yield from findings.tried("leases", _leases(store, findings, now), severity=INFO)
-
-
-def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
-    strangers = yield from _census.list_strangers(store)
-    if strangers:
-        more = f", and {len(strangers) - 1} more" if len(strangers) > 1 else ""
-        findings.add(
-            ERROR,
-            "snapshots",
-            f"s3://{store.bucket}/{strangers[0]}{more}: no manifest that this kumo_crt knows",
-            "use a newer kumo_crt, or move elsewhere what does not belong there: prune deletes "
-            "nothing before that",
-        )
-    ids = yield from store.snapshot_ids()
-    if not ids:
-        findings.add(WARNING, "snapshots", "there are none", "make a backup")
-        return
-    snapshots: list[Snapshot] = []
-    for snapshot_id in ids:
-        try:
-            snapshot = yield from store.listed_snapshot(snapshot_id)
-        except FormatError as error:
-            findings.add(
-                ERROR,
-                "snapshots",
-                str(error),
-                "bring the manifest back from a version or a copy; prune deletes nothing before "
-                "that, or before it is deleted",
-            )
-            continue
-        if snapshot is not None:
-            snapshots.append(snapshot)
-    if not snapshots:
-        return
-    newest = snapshots[-1]
-    age = now - newest.created_at
-    findings.ok(
-        "snapshots",
-        f"{len(snapshots)}, the newest {age.total_seconds() / 3600:.1f} h old with "
-        f"{len(newest.files)} files, {newest.total_bytes / 1e6:.0f} MB, "
-        f"{len(newest.column_families)} column families",
-    )
-    _shape(newest, findings)
-    ledger = yield from _ledger.read_task(store)
-    damage = ledger.known_damage()
-    keys = {file.key for snapshot in snapshots for file in snapshot.files if file.key is not None}
-    damaged = sorted(keys & set(damage))
-    if damaged:
-        findings.add(
-            ERROR,
-            "damage",
-            f"{len(damaged)} object{'s were' if len(damaged) > 1 else ' was'} found damaged and "
-            "not read since; the first is "
-            f"{damaged[0]} ({damage[damaged[0]].kind})",
-            "back up the database: it sends again what it still has; then kumo-crt repair, from "
-            "copies that have the rest",
-        )
-    oldest = ledger.oldest_read(file.key for file in newest.files if file.key is not None)
-    if oldest is None or now - oldest > _VERIFIED_WARNING:
-        since = f"since {oldest:%F}" if oldest is not None else "yet"
-        findings.add(
-            WARNING,
-            "verified",
-            f"not every byte of the newest snapshot has been read {since}",
-            "run kumo-crt verify --snapshot all --level full --subset oldest/7 every night, or "
-            "kumo-crt drill",
-        )
-    else:
-        findings.ok("verified", f"every byte of the newest snapshot since {oldest:%F}")
-
-
-def _shape(newest: Snapshot, findings: Findings) -> None:
-    """What makes backups slow and dear."""
-    if len(newest.column_families) > _MANY_FAMILIES:
-        findings.add(
-            WARNING,
-            "column families",
-            f"{len(newest.column_families)}: each has files of its own, that every backup looks at",
-            "keep tenants apart by key prefixes instead of column families, where that is possible",
-        )
-    tables = [file for file in newest.files if file.kind == "sst"]
-    size = sum(file.size for file in tables)
-    if len(tables) > _MANY_FILES and size / len(tables) < _SMALL_FILE:
-        findings.add(
-            WARNING,
-            "files",
-            f"{len(tables)} table files of {size / len(tables) / 1e3:.0f} kB on average: requests "
-            "cost more than bytes",
-            "compact before backups, or raise target_file_size_base",
-        )
-
-
-def _uploads(store: Store, findings: Findings, now: datetime) -> Task[None]:
-    found = yield from list_uploads_task(store.context, store.bucket, store.location.key(""))
-    old = [
-        item for item in found if item.initiated is not None and now - item.initiated > _UPLOAD_AGE
-    ]
-    if old:
-        findings.add(
-            WARNING,
-            "uploads",
-            f"{len(old)} uploads were begun more than a day ago and never finished",
-            "run kumo-crt prune, and have a lifecycle rule for it",
-        )
-    else:
-        findings.ok("uploads", f"{len(found)} unfinished, none older than a day")
-
-
-def _leases(store: Store, findings: Findings, now: datetime) -> Task[None]:
-    leases = yield from _inflight.list_leases(store)
-    lapsed = [lease for lease in leases.values() if lease.has_lapsed(now)]
-    if lapsed:
-        findings.add(
-            WARNING,
-            "leases",
-            f"{len(lapsed)} backups or prunes were killed and have left their leases",
-            "run kumo-crt prune: it removes them",
-        )
-    else:
-        findings.ok("leases", f"{len(leases)} at work, none has lapsed")

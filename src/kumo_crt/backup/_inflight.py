@@ -162,14 +162,15 @@ def hashes(reader: _documents.Reader) -> tuple[str, ...]:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Listed:
-    """What a listing shows: every lease, by its id, and the keys of notices."""
+    """What a listing shows: every lease, by its id, and the keys of notices, and of all else."""
 
     leases: dict[str, LeaseState] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
 
 def look(store: Store) -> Task[Listed]:
-    """Lists leases and notices; other things are left alone."""
+    """Lists leases and notices; nobody heeds what else is there."""
     start = len(store.location.prefix)
     found = Listed()
     for item in (yield from store.list_all(INFLIGHT)):
@@ -181,6 +182,8 @@ def look(store: Store) -> Task[Listed]:
             found.leases.setdefault(lease_id, LeaseState(lease_id)).parts.append(part)
         elif _NOTICE.fullmatch(key):
             found.notices.append(key)
+        else:
+            found.strangers.append(key)
     return found
 
 
@@ -214,10 +217,15 @@ def _read(store: Store, part: Part) -> Task[Content | None]:
     except NotFoundError:
         return None
     except (ChecksumMismatchError, FormatError) as error:
-        raise FormatError(
-            f"{error}. It says what a {part.kind} that is running, or has been killed, relies on "
-            f"or deletes: if there is none, delete {where}"
-        ) from error
+        raise FormatError(f"{error}. {remedy(part.kind, where)}") from error
+
+
+def remedy(kind: str, where: str) -> str:
+    """What to do about a part of a lease that cannot be read."""
+    return (
+        f"It says what a {kind} that is running, or has been killed, relies on or deletes: if "
+        f"there is none, delete {where}"
+    )
 
 
 class Protection(NamedTuple):

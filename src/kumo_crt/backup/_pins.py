@@ -39,6 +39,20 @@ def list_pins(store: Store) -> Task[dict[str, ObjectInfo]]:
     return found
 
 
+def decode_pin(document: bytes | memoryview, where: str) -> str:
+    """Reads a pin: the id of its snapshot. What counts is its name: nothing else reads it.
+
+    Raises:
+        FormatError: It is malformed.
+    """
+    reader = _documents.Reader(document, where, "kumo-pin")
+    snapshot_id = reader.text("snapshot")
+    if not where.endswith("/" + pin_key(snapshot_id)):
+        raise reader.error("snapshot", "expected the one that its name tells")
+    reader.time("created_at")
+    return snapshot_id
+
+
 def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:
     """Whether a snapshot is pinned."""
     return (yield from _exists(store, pin_key(snapshot_id)))
