@@ -6,6 +6,12 @@ from typing import Any
 
 import kumo_crt
 
+# Permissions that are tried, but for that to delete.
+PROBES = (
+    *("put", "conditional put", "head", "get", "list", "copy"),
+    *("multipart", "list uploads", "abort uploads"),
+)
+
 
 def findings_of(report: kumo_crt.DoctorReport, check: str) -> list[tuple[str, str]]:
     """Severities and messages of a check's findings."""

@@ -15,7 +15,7 @@ import kumo_crt
 from kumo_crt.backup import _doctor, _doctor_contents, _inflight
 from kumo_crt.backup._findings import Findings
 from tests.backup.conftest import Make
-from tests.backup.doctoring import doctor_of, findings_of, severity_of
+from tests.backup.doctoring import PROBES, doctor_of, findings_of, severity_of
 from tests.backup.helpers import (
     PREFIX,
     delete,
@@ -32,8 +32,6 @@ from tests.support.certificates import Certificates
 from tests.support.servers import S3Server
 
 pytestmark = pytest.mark.servers("seaweed-http")
-
-PROBES = ("put", "conditional put", "head", "get", "list", "copy", "multipart", "list uploads")
 
 
 @pytest.mark.servers("seaweed-http", "moto")

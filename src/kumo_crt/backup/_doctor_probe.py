@@ -5,88 +5,87 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout
+from kumo_crt.backup import _doctor_uploads
+from kumo_crt.backup._doctor_scratch import SCRATCH, Scratch
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
-from kumo_crt.backup._replacing import QUARANTINE
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import (
-    AccessDeniedError,
-    KumoError,
-    NotFoundError,
-    PreconditionFailedError,
-)
-from kumo_crt.s3._answers import Headers, encode_crc32c, parse_xml, raise_for, text_of
+from kumo_crt.exceptions import KumoError, PreconditionFailedError
 from kumo_crt.s3._body import MemorySource
 from kumo_crt.s3._copy import copy_task
 from kumo_crt.s3._deletions import delete_task
 from kumo_crt.s3._get import GetOptions, get_task
 from kumo_crt.s3._head import head_task
-from kumo_crt.s3._listings import abort_upload_task, list_uploads_task
 from kumo_crt.s3._put import put_task
-from kumo_crt.s3._putting import PutOptions
+from kumo_crt.s3._putting import PutOptions, PutResult
 
-# Below data/: if all fails, a prune takes it away.
-SCRATCH = _layout.DATA + "00/kumo-doctor-"
 _CONTENT = b"written by kumo-crt doctor; nothing refers to it\n"
 _HEADS = 5
 
 
-@dataclass(slots=True)
-class _Probe:
-    store: Store
-    findings: Findings
-    key: str
-    written: list[str] = field(default_factory=list)
-    versions: list[tuple[str, str]] = field(default_factory=list)
-    etag: str = ""
-
-    def full(self, key: str) -> str:
-        return self.store.location.key(key)
-
-
 def probe_task(store: Store, findings: Findings, throughput_bytes: int) -> Task[None]:
     """Writes, reads and deletes scratch objects; measures how fast that goes."""
-    probe = _Probe(store, findings, SCRATCH + secrets.token_hex(8))
+    probe = Scratch(store, findings, SCRATCH + secrets.token_hex(8))
+    passed: set[str] = set()
     try:
         wrote = yield from findings.tried(
             "put", _put(probe), permission="s3:PutObject", what_for="there are no backups"
         )
         if wrote:
-            yield from _with_an_object(probe)
-            if throughput_bytes > 0:
-                yield from findings.tried("throughput", _throughput(probe, throughput_bytes))
+            yield from _with_an_object(probe, passed)
     finally:
+        is_clean: list[bool] = []
+        yield from findings.tried("delete", _delete(probe, is_clean), severity=WARNING)
+    can_delete = any(is_clean)
+    if can_delete and "list" in passed:
         yield from findings.tried(
-            "delete",
-            _delete(probe),
+            "leftovers",
+            probe.delete_leftovers(),
             permission="s3:DeleteObject",
             severity=WARNING,
-            what_for="nothing can be pruned, and these scratch objects stay: "
-            + ", ".join(dict.fromkeys(probe.written)),
+            what_for="scratch objects of earlier doctors stay",
+        )
+    if not wrote or throughput_bytes <= 0:
+        return
+    # It is large: nothing of it is to stay, and each permission has been told of by now.
+    if can_delete and {"head", "get"} <= passed:
+        yield from findings.tried(
+            "throughput",
+            _throughput(probe, throughput_bytes),
+            permission="s3:PutObject, s3:GetObject and s3:DeleteObject",
+            severity=WARNING,
+        )
+    else:
+        findings.add(
+            INFO,
+            "throughput",
+            "not measured: an object would have to be written, read, and deleted for good",
         )
 
 
-def _with_an_object(probe: _Probe) -> Task[None]:
+def _delete(probe: Scratch, is_clean: list[bool]) -> Task[None]:
+    is_clean.append((yield from probe.delete()))
+
+
+def _with_an_object(probe: Scratch, passed: set[str]) -> Task[None]:
     findings = probe.findings
-    yield from findings.tried("conditional put", _conditional(probe))
+    # To put was permitted. Refused, a put looks whether what is there is not its own.
     yield from findings.tried(
-        "head", _head(probe), permission="s3:GetObject", what_for="nothing can be verified"
+        "conditional put",
+        _conditional(probe),
+        permission="s3:GetObject",
+        what_for="a put that was refused cannot tell whether another one was faster",
     )
-    yield from findings.tried(
-        "get", _get(probe), permission="s3:GetObject", what_for="nothing can be restored"
+    checks = (
+        ("head", _head(probe), "s3:GetObject", "nothing can be verified"),
+        ("get", _get(probe), "s3:GetObject", "nothing can be restored"),
+        ("list", _list(probe), "s3:ListBucket", "snapshots cannot be found"),
     )
-    yield from findings.tried(
-        "list",
-        _list(probe),
-        permission="s3:ListBucket",
-        what_for="snapshots cannot be found",
-    )
+    for check, task, permission, what_for in checks:
+        if (yield from findings.tried(check, task, permission=permission, what_for=what_for)):
+            passed.add(check)
     yield from findings.tried(
         "copy",
         _copy(probe),
@@ -94,43 +93,31 @@ def _with_an_object(probe: _Probe) -> Task[None]:
         severity=WARNING,
         what_for="repair cannot keep what it replaces",
     )
-    yield from findings.tried(
-        "multipart",
-        _multipart(probe),
-        permission="s3:PutObject and s3:AbortMultipartUpload",
-        what_for="large files cannot be sent",
-    )
-    yield from findings.tried(
-        "list uploads",
-        _list_uploads(probe),
-        permission="s3:ListBucketMultipartUploads",
-        severity=WARNING,
-        what_for="unfinished uploads are neither resumed nor cleaned",
-    )
+    yield from _doctor_uploads.uploads_task(probe)
 
 
-def _write(probe: _Probe, key: str, content: bytes, if_none_match: str | None = "*") -> Task[str]:
+def _write(probe: Scratch, key: str, content: bytes) -> Task[PutResult]:
+    store = probe.store
     options = PutOptions(
-        checksum=True,
-        headers=probe.store.document_headers(),
-        if_match=None,
-        if_none_match=if_none_match,
+        checksum=True, headers=store.document_headers(), if_match=None, if_none_match="*"
     )
-    probe.written.append(key)
-    result = yield from put_task(
-        probe.store.context, probe.store.bucket, probe.full(key), MemorySource(content), options
-    )
+    with probe.making(key):
+        result = yield from put_task(
+            store.context, store.bucket, probe.full(key), MemorySource(content), options
+        )
     if result.version_id:
-        probe.versions.append((key, result.version_id))
-    return result.etag
+        probe.made[key].append(result.version_id)
+    return result
 
 
-def _put(probe: _Probe) -> Task[None]:
-    probe.etag = yield from _write(probe, probe.key, _CONTENT)
+def _put(probe: Scratch) -> Task[None]:
+    result = yield from _write(probe, probe.key, _CONTENT)
+    probe.etag = result.etag
+    probe.now = result.server_time or probe.now
     probe.findings.ok("put", "an object was written with its CRC32C")
 
 
-def _conditional(probe: _Probe) -> Task[None]:
+def _conditional(probe: Scratch) -> Task[None]:
     try:
         yield from _write(probe, probe.key, b"a second writer")
     except PreconditionFailedError:
@@ -145,7 +132,7 @@ def _conditional(probe: _Probe) -> Task[None]:
     )
 
 
-def _head(probe: _Probe) -> Task[None]:
+def _head(probe: Scratch) -> Task[None]:
     found = yield from head_task(probe.store.context, probe.store.bucket, probe.full(probe.key))
     if found.checksum_crc32c == _core.crc32c(_CONTENT):
         probe.findings.ok("head", "the service tells size and CRC32C of what it stores")
@@ -158,7 +145,7 @@ def _head(probe: _Probe) -> Task[None]:
         )
 
 
-def _get(probe: _Probe) -> Task[None]:
+def _get(probe: Scratch) -> Task[None]:
     store = probe.store
     key = probe.full(probe.key)
     whole = yield from get_task(store.context, store.bucket, key, None, GetOptions())
@@ -168,136 +155,51 @@ def _get(probe: _Probe) -> Task[None]:
     probe.findings.ok("get", "what was written can be read, in whole and in part")
 
 
-def _list(probe: _Probe) -> Task[None]:
-    listed = yield from probe.store.list_all(SCRATCH)
+def _list(probe: Scratch) -> Task[None]:
+    listed = yield from probe.store.list_all(probe.key)
     if probe.full(probe.key) not in {item.key for item in listed}:
         raise KumoError("an object that was just written is not listed")
     probe.findings.ok("list", "what was written is listed")
 
 
-def _copy(probe: _Probe) -> Task[None]:
+def _copy(probe: Scratch) -> Task[None]:
     store = probe.store
-    target = QUARANTINE + probe.key.rpartition("/")[2]
-    probe.written.append(target)
-    yield from copy_task(
-        store.context,
-        (store.bucket, probe.full(probe.key)),
-        (store.bucket, probe.full(target)),
-        size=len(_CONTENT),
-        etag=probe.etag,
-        headers=store.document_headers(),
-    )
+    with probe.making(probe.aside):
+        result = yield from copy_task(
+            store.context,
+            (store.bucket, probe.full(probe.key)),
+            (store.bucket, probe.full(probe.aside)),
+            size=len(_CONTENT),
+            etag=probe.etag,
+            headers=store.document_headers(),
+        )
+    if result.version_id:
+        probe.made[probe.aside].append(result.version_id)
     probe.findings.ok("copy", "objects can be copied")
 
 
-def _create(probe: _Probe, key: str, headers: Mapping[str, str]) -> Task[str]:
-    store = probe.store
-    response = yield from store.context.request(
-        "CreateMultipartUpload",
-        "POST",
-        store.bucket,
-        probe.full(key),
-        query=[("uploads", "")],
-        headers={**store.document_headers(), **headers},
-    )
-    raise_for(response, "beginning a multipart upload", store.context.endpoint(store.bucket))
-    root = parse_xml(memoryview(response.body), "beginning a multipart upload")
-    return text_of(root, "UploadId")
-
-
-def _multipart(probe: _Probe) -> Task[None]:
-    """One part, completed with the CRC32C of the whole object; another upload is aborted."""
-    store = probe.store
-    key = probe.key + "-parts"
-    endpoint = store.context.endpoint(store.bucket)
-    checksum = {"x-amz-checksum-type": "FULL_OBJECT"}
-    upload = yield from _create(probe, key, {**checksum, "x-amz-checksum-algorithm": "CRC32C"})
-    probe.written.append(key)
-    try:
-        answer = yield from store.context.request(
-            "UploadPart",
-            "PUT",
-            store.bucket,
-            probe.full(key),
-            query=[("partNumber", "1"), ("uploadId", upload)],
-            body=_CONTENT,
-            send_crc32c=True,
-        )
-        raise_for(answer, "sending a part", endpoint)
-        etag = f'"{Headers(answer.headers).etag}"'
-        crc = encode_crc32c(_core.crc32c(_CONTENT))
-        body = (
-            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber>"
-            f"<ETag>{etag}</ETag><ChecksumCRC32C>{crc}</ChecksumCRC32C></Part>"
-            "</CompleteMultipartUpload>"
-        )
-        answer = yield from store.context.request(
-            "CompleteMultipartUpload",
-            "POST",
-            store.bucket,
-            probe.full(key),
-            query=[("uploadId", upload)],
-            headers={
-                "Content-Type": "application/xml",
-                "If-None-Match": "*",
-                "x-amz-checksum-crc32c": crc,
-                **checksum,
-            },
-            body=body.encode(),
-        )
-        raise_for(answer, "completing a multipart upload", endpoint)
-        parse_xml(memoryview(answer.body), "completing a multipart upload")
-    except KumoError:
-        yield from abort_upload_task(store.context, store.bucket, probe.full(key), upload)
-        raise
-    found = yield from head_task(store.context, store.bucket, probe.full(key))
-    if found.checksum_crc32c == _core.crc32c(_CONTENT):
-        probe.findings.ok("multipart", "uploads in parts keep the CRC32C of the whole object")
-    else:
-        probe.findings.add(
-            INFO,
-            "multipart",
-            "uploads in parts work, and keep no CRC32C of the whole object",
-            "verify with level 'full'",
-        )
-
-
-def _list_uploads(probe: _Probe) -> Task[None]:
-    store = probe.store
-    key = probe.full(probe.key + "-unfinished")
-    upload = yield from _create(probe, probe.key + "-unfinished", {})
-    try:
-        listed = yield from list_uploads_task(store.context, store.bucket, key)
-    finally:
-        yield from abort_upload_task(store.context, store.bucket, key, upload)
-    if upload in {item.upload_id for item in listed}:
-        probe.findings.ok("list uploads", "unfinished uploads can be found")
-    else:
-        probe.findings.add(
-            WARNING,
-            "list uploads",
-            "the service does not list unfinished uploads",
-            "let a rule of the service remove them",
-        )
-
-
-def _throughput(probe: _Probe, size: int) -> Task[None]:
+def _throughput(probe: Scratch, size: int) -> Task[None]:
     store = probe.store
     key = probe.key + "-throughput"
     content = secrets.token_bytes(min(size, 1 << 20)) * -(-size // (1 << 20))
     content = content[:size]
-    begun = time.monotonic()
-    yield from _write(probe, key, content)
-    up = time.monotonic() - begun
-    begun = time.monotonic()
-    into = bytearray(size)
-    yield from get_task(store.context, store.bucket, probe.full(key), into, GetOptions())
-    down = time.monotonic() - begun
-    latencies = []
-    for _ in range(_HEADS):
+    try:
         begun = time.monotonic()
-        yield from head_task(store.context, store.bucket, probe.full(probe.key))
-        latencies.append(time.monotonic() - begun)
+        yield from _write(probe, key, content)
+        up = time.monotonic() - begun
+        begun = time.monotonic()
+        into = bytearray(size)
+        yield from get_task(store.context, store.bucket, probe.full(key), into, GetOptions())
+        down = time.monotonic() - begun
+        latencies = []
+        for _ in range(_HEADS):
+            begun = time.monotonic()
+            yield from head_task(store.context, store.bucket, probe.full(key))
+            latencies.append(time.monotonic() - begun)
+    finally:
+        versions: list[str | None] = [*probe.made.get(key, ())]
+        for version in versions or [None]:
+            yield from delete_task(store.context, store.bucket, probe.full(key), version)
     probe.findings.add(
         INFO,
         "throughput",
@@ -306,38 +208,3 @@ def _throughput(probe: _Probe, size: int) -> Task[None]:
         f"{statistics.median(latencies) * 1000:.1f} ms",
         "kumo-crt bench measures it thoroughly",
     )
-
-
-def _delete(probe: _Probe) -> Task[None]:
-    store = probe.store
-    retained: datetime | None = None
-    for key, version in probe.versions:
-        try:
-            yield from delete_task(store.context, store.bucket, probe.full(key), version)
-        except AccessDeniedError:
-            found = yield from head_task(store.context, store.bucket, probe.full(key), version)
-            if found.retain_until is None:
-                raise
-            # As a prune would: it is gone from sight.
-            yield from delete_task(store.context, store.bucket, probe.full(key))
-            retained = found.retain_until
-    versioned = {key for key, _ in probe.versions}
-    for key in dict.fromkeys(probe.written):
-        if key not in versioned:
-            yield from delete_task(store.context, store.bucket, probe.full(key))
-    try:
-        yield from head_task(store.context, store.bucket, probe.full(probe.key))
-    except NotFoundError:
-        if retained is None:
-            probe.findings.ok("delete", "scratch objects were deleted again")
-        else:
-            probe.findings.add(
-                INFO,
-                "delete",
-                "objects can be deleted; Object Lock retains the versions of these scratch objects "
-                f"until {retained:%F}",
-                "they go by the bucket's lifecycle rules, or with prune --delete-versions; look "
-                "without writing (--read-only) where that matters",
-            )
-        return
-    raise KumoError("an object is still there after it was deleted")
