@@ -9,6 +9,8 @@ KILLS = "kills of "
 # Each object was damaged in so many ways.
 EVERY_WAY = "ways of damage, each object in each of them"
 DAMAGED = "damaged objects, found by verify"
+MANIFESTS = "damaged manifests, found by verify and by restore"
+MANIFEST_ENDS = "bits at the end of manifests, found by verify and by restore"
 HOSTILE = "hostile documents refused"
 
 # Of each kind some 60 % of what a run of scale 1 does. Most come out the same every time, as they
@@ -24,6 +26,9 @@ FLOORS: dict[str, int] = {
     KILLS + "unpin": 2,
     DAMAGED: 430,
     EVERY_WAY: 11,
+    MANIFESTS: 184,
+    MANIFEST_ENDS: 384,
+    "snapshots restored beside a damaged manifest": 5,
     "restores refused": 140,
     "restores beside damage": 16,
     "damaged objects, put right by the next backup": 220,
@@ -72,7 +77,7 @@ BY_CHANCE = {"objects that the killed server had and did not list"}
 # What the battery promises in total, and of which kinds.
 TOTALS: tuple[tuple[int, str, tuple[str, ...]], ...] = (
     (250, "kills", tuple(kind for kind in FLOORS if kind.startswith(KILLS))),
-    (500, "damaged objects", (DAMAGED,)),
+    (500, "damaged objects", (DAMAGED, MANIFESTS)),
     (150, "hostile documents", (HOSTILE,)),
 )
 
