@@ -291,7 +291,7 @@ def test_no_room(filled: kumo_crt.Repository, out: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "statvfs", nearly_full)
     _unchanged_after(
         kumo_crt.RepositoryError,
-        rf"{size} bytes are needed, {size - 1} are free",
+        rf"{size} bytes are needed and {size // 10} more are to stay free, {size - 1} are free",
         filled,
         out / "t",
     )

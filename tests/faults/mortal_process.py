@@ -32,7 +32,8 @@ import kumo_crt.backup  # imported before the fork, not in each child
 from kumo_crt import _core, export
 from kumo_crt._engine import _scheduler
 from kumo_crt._engine._tasks import Call
-from kumo_crt.backup import _inflight, _place
+from kumo_crt.backup import _inflight, _restore, _room
+from kumo_crt.export import _run
 from tests.backup.interleaving import without_waiting
 from tests.support import databases
 
@@ -90,7 +91,9 @@ class Fate:
         if self._blind:
             return
         if event in _CHANGES:
-            self.comes(event, os.fsdecode(arguments[0]))
+            path = arguments[0]
+            known = f"/proc/self/fd/{path}" if isinstance(path, int) else None
+            self.comes(event, os.readlink(known) if known else os.fsdecode(path))
         elif (
             event == "open"
             and not self._blind
@@ -214,13 +217,14 @@ def _fill_later(path: str, leave: int, after_check: bool = False, files: bool = 
     if not after_check:
         fill()
         return
-    check = _place.check_space
+    check = _room.check_space
 
-    def checked(directory: Path, needed: int) -> None:
-        check(directory, needed)
+    def checked(directory: Path, needed: int, **words: str) -> None:
+        check(directory, needed, **words)
         fill()
 
-    _place.check_space = checked
+    for module in (_restore, _run):
+        module.check_space = checked  # type: ignore[attr-defined]
 
 
 def _prepare(order: dict[str, Any]) -> Callable[[], object]:

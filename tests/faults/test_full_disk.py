@@ -209,6 +209,23 @@ def test_a_restore_that_fills_the_disk(stage: Stage, world: World, disk: Disk, n
             subprocess.run(["rm", "-r", here.parent], check=True)
 
 
+@pytest.mark.parametrize("after_check", [False, True])
+def test_a_drill_without_room(stage: Stage, world: World, disk: Disk, after_check: bool) -> None:
+    """The directory that was given is named, none that nobody has heard of; nothing stays."""
+    scratch = disk.directory / f"drill-{after_check}"
+    (disk.here / scratch.name).mkdir()
+    url = stage.url(world.prefix)
+    fault = disk.fault(50_000, after_check=after_check)
+    life = _live(disk, "drill", url, {"scratch": scratch, "record": False}, **fault)
+    _refused(life, scratch)
+    assert "--scratch" in str(life.error)
+    assert "kumo-drill-" not in str(life.error)
+    assert list((disk.here / scratch.name).iterdir()) == []
+    disk.free()
+    assert _live(disk, "drill", url, {"scratch": scratch, "record": False}).error is None
+    done["full disks during a drill"] += 1
+
+
 @pytest.mark.parametrize("how", ["closed", "open elsewhere", "its own"])
 def test_a_capture_on_a_full_disk(stage: Stage, world: World, disk: Disk, how: str) -> None:
     """A backup needs little room, but some."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tempfile
 import time
@@ -13,11 +14,13 @@ from typing import Any, Protocol, TypeVar
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
-from kumo_crt.backup import _ledger, _restore, _sealing, _verify
+from kumo_crt.backup import _ledger, _place, _restore, _sealing, _verify
+from kumo_crt.backup._allowed import allowed
 from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._ledger import Damage, Drilled, FamilyContent, Ledger, object_hash
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
+from kumo_crt.backup._room import Room, no_room, room_in
 from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
@@ -26,6 +29,7 @@ T = TypeVar("T")
 Opener = Callable[[str], Any]
 _SCRATCH = "kumo-drill-"
 _BATCH = 1 << 20
+_ELSEWHERE = "name another directory (scratch=, --scratch of a drill; TMPDIR else)"
 
 
 class _Run(Protocol):
@@ -70,11 +74,15 @@ def drill(plan: DrillPlan) -> DrillReport:
     opener = plan.opener or _opener()
     snapshot = plan.snapshot
     found = _Found()
-    with scratch(_place_for(plan.scratch), _SCRATCH) as directory:
+    where = _place_for(plan.scratch)
+    room = Room(where, _ELSEWHERE, f"make room, or {_ELSEWHERE}", is_hidden=True)
+    with room_in(where, room.advice, is_hidden=True), contextlib.ExitStack() as stack:
+        with allowed(where, "no scratch directory can be made there", _ELSEWHERE):
+            directory = stack.enter_context(scratch(where, _SCRATCH))
         target = directory / "database"
         begun = time.monotonic()
         try:
-            found.restored = _restore.restore(_restore_plan(plan, found, target))
+            found.restored = _restore.restore(_restore_plan(plan, found, target, room))
         except IntegrityError as error:
             _problem(plan, found, "restore", str(error))
         found.restore_seconds = time.monotonic() - begun
@@ -111,7 +119,7 @@ def _problem(plan: DrillPlan, found: _Found, kind: str, message: str) -> None:
     found.problems.append(Problem(snapshot, "", "", kind, message, snapshots=(snapshot,)))
 
 
-def _restore_plan(plan: DrillPlan, found: _Found, target: Path) -> _restore.RestorePlan:
+def _restore_plan(plan: DrillPlan, found: _Found, target: Path, room: Room) -> _restore.RestorePlan:
     def remember(key: str, kind: str) -> None:
         found.damaged[key] = Damage(plan.now, kind)
 
@@ -127,6 +135,7 @@ def _restore_plan(plan: DrillPlan, found: _Found, target: Path) -> _restore.Rest
         progress=plan.progress,
         dry_run=False,
         on_damage=remember,
+        room=room,
     )
 
 
@@ -155,8 +164,8 @@ def _opener() -> Opener:
 
 def _place_for(parent: Path | None) -> Path:
     where = parent if parent is not None else Path(tempfile.gettempdir())
-    if not where.is_dir():
-        raise RepositoryError(f"{where}: no such directory: create it, or choose another scratch")
+    with allowed(where, "cannot be looked at", _ELSEWHERE):
+        _place.check_directory(where, f"create it, or {_ELSEWHERE}")
     return where
 
 
@@ -179,6 +188,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     try:
         database = opener(str(target))
     except Exception as error:
+        _need_room(error, target)
         _problem(plan, found, "open", f"RocksDB does not open the restored database: {error}")
         return
     found.open_seconds = time.monotonic() - begun
@@ -188,6 +198,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         for name in plan.snapshot.column_families:
             found.families[name] = _scan(database, name)
     except Exception as error:
+        _need_room(error, target)
         _problem(
             plan,
             found,
@@ -211,6 +222,12 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         )
     _compare_counts(plan, found, expected.most)
     _compare_with_earlier(plan, found)
+
+
+def _need_room(error: Exception, target: Path) -> None:
+    """Raises what is no fault of the snapshot's."""
+    if (full := no_room(error, target)) is not None:
+        raise full from error
 
 
 def _close(plan: DrillPlan, found: _Found, database: Any) -> None:

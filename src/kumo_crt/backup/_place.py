@@ -9,19 +9,20 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout
+from kumo_crt.backup._allowed import DENIED, allowed, reason
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
-# What file systems keep for themselves: a restore must not fill the last byte.
-_SPACE_MARGIN = 64 << 20
 _WORK = ".kumo-restore-"
 _REPLACED = ".kumo-replaced-"
 _OUR_OWN = ".kumo-"
 # What RocksDB makes in a database's directory: for logs that it keeps, and what a repair gave up.
 _SUBDIRECTORIES = ("archive", "lost")
+_LEFTOVER = "is in the way, what an earlier restore has left"
 _DATA_KINDS = ("sst", "blob", "wal")
 # What a file system answers that cannot exchange two directories.
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
@@ -37,6 +38,30 @@ def holds_database(target: Path) -> bool:
     return (target / "CURRENT").exists() or (target / "LOCK").exists()
 
 
+def check_directory(path: Path, advice: str) -> None:
+    """Refuses what is no directory.
+
+    Raises:
+        RepositoryError: It is not there, or is something else.
+    """
+    if path.is_dir():
+        return
+    there = next((p for p in (path, *path.parents) if os.path.lexists(p)), None)
+    if there is not None and not there.is_dir():
+        kind = "a link to nothing" if there.is_symlink() else "a file, no directory"
+        raise RepositoryError(f"{there}: is {kind}: choose another directory")
+    raise RepositoryError(f"{path}: no such directory: {advice}")
+
+
+def look_at(target: Path) -> contextlib.AbstractContextManager[None]:
+    """Explains why a target cannot even be looked at."""
+    return allowed(
+        target,
+        "cannot be looked at",
+        "restore as a user who may do that (its owner, or root), or choose another target",
+    )
+
+
 def check_target(target: Path, overwrite: bool) -> None:
     """Refuses a target that a restore must not replace.
 
@@ -45,8 +70,8 @@ def check_target(target: Path, overwrite: bool) -> None:
             other things too, or logs of its database would stay.
         RepositoryLockedError: Its database is open.
     """
-    if not target.parent.is_dir():
-        raise RepositoryError(f"{target.parent}: no such directory: create it first")
+    check_directory(target.parent, "create it first")
+    os.scandir(target.parent).close()  # it is read again at the end, when all has been downloaded
     if target.is_symlink():
         raise RepositoryError(
             f"{target}: is a link, which would be replaced: name {os.path.realpath(target)}"
@@ -123,21 +148,6 @@ def _check_logs(target: Path) -> None:
         )
 
 
-def check_space(directory: Path, needed: int) -> None:
-    """Refuses to begin what the file system has no room for.
-
-    Raises:
-        RepositoryError: There is too little.
-    """
-    space = os.statvfs(directory)
-    free = space.f_bavail * space.f_frsize
-    if needed + min(_SPACE_MARGIN, needed // 10) > free:
-        raise RepositoryError(
-            f"{directory}: {needed} bytes are needed, {free} are free on this file system: make "
-            "room, or choose another place"
-        )
-
-
 @contextlib.contextmanager
 def made(work: Path, target: Path) -> Iterator[None]:
     """Makes the working directory, or takes the one that was left, and locks it.
@@ -147,21 +157,42 @@ def made(work: Path, target: Path) -> Iterator[None]:
     Raises:
         RepositoryLockedError: Another restore builds the same directory.
     """
-    try:
-        mode = _mode_of(target)
-        work.mkdir(mode=0o755 if mode is None else 0o700, exist_ok=True)
-        if mode is not None:
-            work.chmod(mode | 0o700)
-    except PermissionError as error:
-        raise RepositoryError(
-            f"{work.parent}: cannot be written to: a restore is made beside its target"
-        ) from error
-    with _locked(work):
+    with contextlib.ExitStack() as stack:
+        try:
+            _make(work, target)
+            stack.enter_context(_locked(work))
+        except OSError as error:
+            if error.errno not in (*DENIED, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise _obstacle(work, error) from error
         yield
 
 
-def _mode_of(target: Path) -> int | None:
-    return stat.S_IMODE(target.stat().st_mode) if target.is_dir() else None
+def _make(work: Path, target: Path) -> None:
+    mode = stat.S_IMODE(target.stat().st_mode) if target.is_dir() else None
+    if work.is_symlink():  # nothing of ours is
+        raise FileExistsError(errno.EEXIST, "it is a link", os.fspath(work))
+    work.mkdir(mode=0o755 if mode is None else 0o700, exist_ok=True)
+    if mode is not None:
+        work.chmod(mode | 0o700)
+    if not os.access(work, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(work))
+
+
+def in_the_way(work: Path) -> contextlib.AbstractContextManager[None]:
+    """Explains why what an earlier restore has left can be neither used nor removed."""
+    return allowed(work, _LEFTOVER, "delete that directory, nothing needs it")
+
+
+def _obstacle(work: Path, error: OSError) -> RepositoryError:
+    if os.path.lexists(work):
+        return RepositoryError(
+            f"{work}: {_LEFTOVER}: {reason(error, work)}: delete it, nothing needs it"
+        )
+    return RepositoryError(
+        f"{work.parent}: a restore is made beside its target, and nothing can be made there: "
+        f"{reason(error, work)}: restore as a user who may do that, or choose another target"
+    )
 
 
 def _take_after(work: Path, target: Path) -> None:
@@ -172,9 +203,13 @@ def _take_after(work: Path, target: Path) -> None:
         if (found.st_uid, found.st_gid) != (wanted.st_uid, wanted.st_gid):
             with contextlib.suppress(OSError):
                 os.chown(path, wanted.st_uid, wanted.st_gid, follow_symlinks=False)
-    with contextlib.suppress(OSError):
-        work.chmod(stat.S_IMODE(wanted.st_mode))
-    sync(work)
+    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the mode may forbid it then
+    try:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, stat.S_IMODE(wanted.st_mode))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -210,25 +245,53 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
-def move_into_place(work: Path, target: Path, overwrite: bool) -> None:
+class Moved(NamedTuple):
+    """A restore that is in its place: whatever fails from here on, it has succeeded.
+
+    Attributes:
+        old: Where the database is that was there before.
+        warning: Why that has to stay.
+    """
+
+    old: Path | None = None
+    warning: str | None = None
+
+
+def move_into_place(work: Path, target: Path, overwrite: bool) -> Moved:
     """Makes the finished directory the target, in one step where the file system can.
 
     Raises:
         RepositoryError: The target has changed meanwhile; see `check_target`.
+        RepositoryLockedError: Its database is open.
     """
     # Looked at again: a long download has passed since.
-    check_target(target, overwrite)
-    if target.exists():
-        _take_after(work, target)
-    if not target.exists() or not any(target.iterdir()):
-        os.rename(work, target)  # also over an empty directory
+    with look_at(target):
+        check_target(target, overwrite)
+    with allowed(
+        target,
+        "cannot be replaced",
+        f"restore as a user who may do that; what was downloaded is kept in {work}, and the same "
+        "restore goes on with it",
+    ):
+        if target.exists():
+            _take_after(work, target)
+        if not target.exists() or not any(target.iterdir()):
+            os.rename(work, target)  # also over an empty directory
+            old = None
+        else:
+            # Held until it has another name: nobody can open it in between.
+            with database_lock(target):
+                old = _exchange(work, target)
+    try:
         sync(target.parent)
-        return
-    # Held until it has another name: nobody can open it in between.
-    with database_lock(target):
-        old = _exchange(work, target)
-    sync(target.parent)
-    remove_tree(old)
+    except OSError as error:
+        kept = f", and then delete {old}, which is what was there before" if old else ""
+        return Moved(
+            old,
+            f"{target}: is restored, but whether a power failure would undo that is not known: "
+            f"{target.parent} cannot be brought to the disk ({reason(error)}): run sync{kept}",
+        )
+    return Moved(old)
 
 
 def _exchange(work: Path, target: Path) -> Path:
@@ -248,6 +311,10 @@ def _exchange(work: Path, target: Path) -> Path:
     except OSError:
         os.rename(old, target)
         raise
+    # Nobody is to take it for a replacement that was not finished, if it cannot be removed.
+    with contextlib.suppress(OSError):
+        os.rename(old, work)
+        return work
     return old
 
 
@@ -260,12 +327,33 @@ def put_back(target: Path) -> None:
         os.rename(left[0], target)
 
 
-def remove_abandoned(target: Path) -> None:
-    """Removes what interrupted restores to this target left, of any snapshot."""
-    for kind in (_WORK, _REPLACED):
-        for path in _left(target, kind):
-            with contextlib.suppress(OSError, RepositoryLockedError), _locked(path):
+def remove_left(target: Path, old: Path | None) -> tuple[str, ...]:
+    """Removes what restores to this target left, of any snapshot.
+
+    Args:
+        target: It is there, restored.
+        old: Where the database is that it has replaced.
+
+    Returns:
+        What cannot be removed: for whoever runs the restore to do.
+    """
+    paths = {old} if old is not None else set()
+    with contextlib.suppress(OSError):
+        paths.update(path for kind in (_WORK, _REPLACED) for path in _left(target, kind))
+    warnings = []
+    for path in sorted(paths):
+        try:
+            with _locked(path):
                 remove_tree(path)
+        except (FileNotFoundError, RepositoryLockedError):
+            pass  # somebody else removes it, or uses it
+        except OSError as error:
+            what = "what was there before" if path == old else "what an earlier restore has left"
+            warnings.append(
+                f"{path}: {what} cannot be removed ({reason(error, path)}): nothing needs it, and "
+                f"it can be deleted; {target} is restored"
+            )
+    return tuple(warnings)
 
 
 def _left(target: Path, kind: str) -> list[Path]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout, _names, _place
+from kumo_crt.backup import _layout, _names
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._members import Known
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._results import Snapshot, SnapshotFile
+from kumo_crt.backup._room import check_space
 from kumo_crt.backup._sources import Sources
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
@@ -36,7 +37,12 @@ def rebuild_archive_task(
         return None
     found = {file.path: sources.find(file) for file in snapshot.files if file.inline is None}
     lost = [file for file in snapshot.files if file.inline is None and not found[file.path]]
-    _place.check_space(scratch, sum(file.size for file in lost))
+    check_space(
+        scratch,
+        sum(file.size for file in lost),
+        elsewhere="name another directory for temporary files (TMPDIR)",
+        name=str(scratch.parent),
+    )
     for file in lost:
         try:
             yield from fetch_task(store, file, scratch / file.path, None)

@@ -15,7 +15,7 @@ from kumo_crt.backup import _families, _place, _ranges
 from kumo_crt.backup._families import Selection
 from kumo_crt.backup._fetch import DamagedError, span_of
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
-from kumo_crt.backup._room import room_in
+from kumo_crt.backup._room import Room, check_space, room_in
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, NotFoundError, SnapshotNotFoundError
 
@@ -23,10 +23,6 @@ T = TypeVar("T")
 # Threads that read files again and sync them: disks like a few requests at once.
 _DISK_THREADS = 4
 _WHOLE_MANIFEST = ".whole-manifest"
-_FULL = (
-    "make room and run the restore again: it goes on where it was. The target is untouched; what "
-    "is there so far is in a hidden directory beside it"
-)
 
 
 class _Run(Protocol):
@@ -48,6 +44,8 @@ class RestorePlan(NamedTuple):
         progress: Called with bytes done and total.
         dry_run: Only look.
         on_damage: Called with the key of an object that is damaged, and what is wrong with it.
+        room: What to say where there is no room, of a restore that is for a while only; nothing of
+            it is kept.
     """
 
     run: _Run
@@ -61,6 +59,7 @@ class RestorePlan(NamedTuple):
     progress: Callable[[int, int], object] | None
     dry_run: bool
     on_damage: Callable[[str, str], object] | None
+    room: Room | None = None
 
 
 class _DamagedObjectError(DamagedError):
@@ -101,33 +100,37 @@ def restore(plan: RestorePlan) -> RestoreReport:
     """Restores a snapshot to a directory; until the end the target is untouched."""
     started = time.monotonic()
     target = plan.target
-    _place.put_back(target)
-    _place.check_target(target, plan.overwrite or plan.delta)
-    replaces = plan.delta and target.is_dir() and _place.holds_database(target)
+    directory = _place.work_directory(target, plan.snapshot.id)
+    room = plan.room or _room_beside(target, directory)
+    with _place.look_at(target):
+        _place.put_back(target)
+        _place.check_target(target, plan.overwrite or plan.delta)
+        replaces = target.is_dir() and _place.holds_database(target)
+    replaces = replaces and plan.delta
     if replaces and not plan.overwrite:
         from kumo_crt.backup import _delta
 
         _delta.check_same_database(target, plan.snapshot)
     if plan.dry_run:
-        return _dry_run(plan, replaces)
-    directory = _place.work_directory(target, plan.snapshot.id)
+        return _dry_run(plan, room, replaces)
     with (
-        room_in(directory, _FULL),
+        room_in(room.place, room.advice, is_hidden=room.is_hidden),
         _place.made(directory, target),
         ThreadPoolExecutor(_DISK_THREADS) as pool,
     ):
         work = _Work(directory, pool)
         try:
             try:
-                _prepare(plan, work, replaces)
+                _prepare(plan, work, room, replaces)
             except BaseException:
                 _leave_nothing(work)
                 raise
             downloaded = _fill(plan, work)
         except DamagedError as damage:
-            raise _explained(plan, damage) from damage
-        _place.move_into_place(directory, target, plan.overwrite or plan.delta)
-    _place.remove_abandoned(target)
+            raise _explained(plan, damage, directory) from damage
+        moved = _place.move_into_place(directory, target, plan.overwrite or plan.delta)
+    # From here on it has succeeded, whatever else happens.
+    warnings = (moved.warning,) if moved.warning else _place.remove_left(target, moved.old)
     return RestoreReport(
         snapshot=plan.snapshot.id,
         target=str(target),
@@ -138,10 +141,20 @@ def restore(plan: RestorePlan) -> RestoreReport:
         seconds=time.monotonic() - started,
         reused_bytes=work.size_of(work.reused),
         column_families=_family_names(plan, work.selection),
+        warnings=warnings,
     )
 
 
-def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
+def _room_beside(target: Path, directory: Path) -> Room:
+    return Room(
+        target.parent,
+        "choose another place",
+        "make room and run the restore again: it goes on where it was. The target is untouched; "
+        f"what is there so far is kept in {directory}",
+    )
+
+
+def _dry_run(plan: RestorePlan, room: Room, replaces: bool) -> RestoreReport:
     files = plan.snapshot.files
     selection: Selection | None = None
     if plan.column_families is not None:
@@ -151,7 +164,7 @@ def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
             try:
                 selection = plan.run(_select(plan, Path(scratch)))
             except DamagedError as damage:
-                raise _explained(plan, damage) from damage
+                raise _explained(plan, damage, None) from damage
         files = selection.files
     total = sum(file.size for file in files)
     reused = 0
@@ -159,7 +172,7 @@ def _dry_run(plan: RestorePlan, replaces: bool) -> RestoreReport:
         from kumo_crt.backup import _delta
 
         reused = _delta.likely_bytes(plan.target, files)
-    _place.check_space(plan.target.parent, total - reused)
+    check_space(plan.target.parent, total - reused, elsewhere=room.elsewhere)
     return RestoreReport(
         snapshot=plan.snapshot.id,
         target=str(plan.target),
@@ -189,15 +202,17 @@ def _select(plan: RestorePlan, directory: Path) -> Task[Selection]:
         raise _DamagedObjectError(damage, manifest, str(damage)) from damage
 
 
-def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
+def _prepare(plan: RestorePlan, work: _Work, room: Room, replaces: bool) -> None:
     """Finds out what is needed, what of it is there, and whether there is room for the rest."""
     files: Iterable[SnapshotFile] = plan.snapshot.files
     if plan.column_families is not None:
-        _remove(work.directory / _WHOLE_MANIFEST)
+        with _place.in_the_way(work.directory):
+            _remove(work.directory / _WHOLE_MANIFEST)
         work.selection = plan.run(_select(plan, work.directory))
         files = work.selection.files
     work.files = tuple(files)
-    work.kept = _keep_good(work)
+    with _place.in_the_way(work.directory):
+        work.kept = _keep_good(work)
     if replaces:
         from kumo_crt.backup import _delta  # loads what captures, which other restores do not need
 
@@ -206,9 +221,8 @@ def _prepare(plan: RestorePlan, work: _Work, replaces: bool) -> None:
             plan.target, work.directory, wanted, work.pool, plan.store.key
         )
     there = work.kept | work.reused
-    _place.check_space(
-        work.directory, sum(file.size for file in work.files if file.path not in there)
-    )
+    needed = sum(file.size for file in work.files if file.path not in there)
+    check_space(work.directory, needed, elsewhere=room.elsewhere, name=str(room.place))
 
 
 def _leave_nothing(work: _Work) -> None:
@@ -329,7 +343,7 @@ def _rewrite(work: _Work, selection: Selection) -> None:
     work.sync(name)
 
 
-def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
+def _explained(plan: RestorePlan, damage: DamagedError, directory: Path | None) -> Exception:
     """The error to raise for an object that could not be had."""
     if damage.kind == "archived":
         from kumo_crt.backup import _thaw  # rarely needed, and slow to load
@@ -345,8 +359,14 @@ def _explained(plan: RestorePlan, damage: DamagedError) -> Exception:
             )
     if isinstance(damage, _DamagedObjectError) and plan.on_damage is not None:
         plan.on_damage(damage.key, damage.kind)
+    kept = ""
+    if plan.room is None and directory is not None and directory.is_dir():
+        kept = (
+            f" What was restored so far is kept in {directory}: the same restore, run again, goes "
+            "on with it; one of another snapshot to this target removes it"
+        )
     return IntegrityError(
-        f"damaged in the repository: {str(damage).rstrip('.')}. Nothing was restored: repair it "
+        f"damaged in the repository: {str(damage).rstrip('.')}. The target is untouched: repair it "
         "from a database or copy that has the file (repair, kumo-crt repair), or restore another "
-        "snapshot"
+        f"snapshot.{kept}"
     )

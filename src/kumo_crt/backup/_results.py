@@ -145,6 +145,8 @@ class RestoreReport:
         seconds: Duration.
         reused_bytes: What was taken over from the database that was there (``delta``), checked.
         column_families: Names of those that the restored database has.
+        warnings: What is left to do, though the restore has succeeded: a directory that holds what
+            was there before, and cannot be removed.
     """
 
     snapshot: str
@@ -156,3 +158,4 @@ class RestoreReport:
     seconds: float
     reused_bytes: int = 0
     column_families: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

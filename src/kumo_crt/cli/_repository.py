@@ -202,6 +202,8 @@ def restore(args: argparse.Namespace, output: Output) -> int:
             max_concurrency=args.max_concurrency,
             dry_run=args.dry_run,
         )
+    for warning in result.warnings:
+        output.warning(warning)
     output.document({**fields(result), "dry_run": args.dry_run})
     kept = f", {format_bytes(result.kept_bytes)} were there already" if result.kept_bytes else ""
     if result.reused_bytes:

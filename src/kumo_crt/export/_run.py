@@ -13,9 +13,8 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter
-from kumo_crt.backup import _place
 from kumo_crt.backup._layout import Location
-from kumo_crt.backup._room import room_in
+from kumo_crt.backup._room import check_space, room_in
 from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
@@ -183,7 +182,7 @@ def import_(
         found = stack.enter_context(_receive.target_of(target))
         _receive.check_family(found, name, add=add)
         if not dry_run:
-            _place.check_space(found.path.parent, info.total_bytes)
+            check_space(found.path.parent, info.total_bytes)
             place = stack.enter_context(_receive.scratch_beside(found.path))
             store = _store(used, Location.parse(url), budget)
             meter = Meter(progress, info.total_bytes)
