@@ -15,6 +15,7 @@ from kumo_crt import _core
 from kumo_crt.backup import _layout
 from kumo_crt.backup._allowed import DENIED, allowed, reason
 from kumo_crt.backup._lock import database_lock
+from kumo_crt.backup._open_files import check_unused
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
 _WORK = ".kumo-restore-"
@@ -281,6 +282,7 @@ def move_into_place(work: Path, target: Path, overwrite: bool) -> Moved:
         else:
             # Held until it has another name: nobody can open it in between.
             with database_lock(target):
+                check_unused(target)
                 old = _exchange(work, target)
     try:
         sync(target.parent)

@@ -179,7 +179,8 @@ class Repository(Care, Keeping):
 
         Everything is downloaded and checked in a directory beside the target, which is then
         renamed: until then the target is untouched. Interrupted, it goes on where it was when it
-        is run again.
+        is run again. Once it is in its place the restore has succeeded: if then what was there
+        before cannot be removed, the report's ``warnings`` tell where it is.
 
         Args:
             target: Directory that does not exist, or is empty.
@@ -190,7 +191,8 @@ class Repository(Care, Keeping):
             delta: Replace an older or newer copy of the same database, and take over the files
                 that it has in common with the snapshot: they are linked, not downloaded.
             overwrite: Replace a database that is there, once the restored one is complete. Never
-                one that is open.
+                one that is open, be it read-only or as a secondary, as far as Linux tells who has
+                files of it open.
             column_families: Restore these only, without downloading what belongs to the others.
                 RocksDB cannot be without ``default``: if it is not among them it will be empty.
             max_concurrency: Files at once; 8.
@@ -201,14 +203,15 @@ class Repository(Care, Keeping):
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             IntegrityError: The repository is damaged.
             ArchivedError: Objects of it are archived and have to be thawed first.
-            RepositoryLockedError: The target's database is open.
+            RepositoryLockedError: The target's database is open, or is read by a process.
             RepositoryError: The target may not be replaced, or there is no room, or no such column
                 family.
         """
         if at is not None:
             raise RepositoryError(
-                f"at={at!r}: going to a point in time needs write-ahead logs that a replicator has "
-                "shipped, and this repository has snapshots alone: choose one of them"
+                f"at={at!r}, --at: going to a point in time needs write-ahead logs that a "
+                "replicator has shipped, and this repository has snapshots alone: choose one of "
+                "them"
             )
         if isinstance(column_families, str):
             raise TypeError("column_families: a list of names, not one text")

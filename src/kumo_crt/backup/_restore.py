@@ -14,6 +14,7 @@ from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _families, _place, _ranges
 from kumo_crt.backup._families import Selection
 from kumo_crt.backup._fetch import DamagedError, span_of
+from kumo_crt.backup._open_files import check_unused
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
 from kumo_crt.backup._room import Room, check_space, room_in
 from kumo_crt.backup._store import Store
@@ -106,6 +107,8 @@ def restore(plan: RestorePlan) -> RestoreReport:
         _place.put_back(target)
         _place.check_target(target, plan.overwrite or plan.delta)
         replaces = target.is_dir() and _place.holds_database(target)
+        if replaces:
+            check_unused(target)
     replaces = replaces and plan.delta
     if replaces and not plan.overwrite:
         from kumo_crt.backup import _delta
