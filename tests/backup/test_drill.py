@@ -105,6 +105,7 @@ def test_limits(repository: kumo_crt.Repository, make: Make, scratch: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
+@pytest.mark.usefixtures("each_alone")
 def test_a_damaged_object(
     repository: kumo_crt.Repository,
     make: Make,
@@ -113,19 +114,26 @@ def test_a_damaged_object(
     bucket: str,
     damage: str,
 ) -> None:
-    file = stored_files(repository.backup(make("plain")), "sst")[0]
-    content = get(boto, bucket, key_of(file))
-    delete(boto, bucket, key_of(file))
-    if damage == "flipped":
-        put(boto, bucket, key_of(file), flipped(content))
+    files = stored_files(repository.backup(make("many_files")), "sst")[1:4]
+    for file in files:
+        content = get(boto, bucket, key_of(file))
+        delete(boto, bucket, key_of(file))
+        if damage == "flipped":
+            put(boto, bucket, key_of(file), flipped(content))
     report = repository.drill(scratch=scratch)
-    assert [problem.kind for problem in report.problems] == ["restore"]
-    assert file.path in report.problems[0].message
+    kind = {"flipped": "checksum", "missing": "missing"}[damage]
+    # All of them, though the restore ends at the first.
+    assert {(p.path, p.kind, p.column_family) for p in report.problems} == {
+        (file.path, kind, "default") for file in files
+    }
+    assert all(p.smallest_key is not None for p in report.problems)
+    (health,) = repository.health()
+    assert len(health.damaged) == len(files)
     assert report.recorded is True
     assert list(scratch.iterdir()) == []
     verified = repository.verify(level="restore")
     assert (verified.ok, verified.level) == (False, "restore")
-    assert [problem.kind for problem in verified.problems] == ["restore"]
+    assert [problem.kind for problem in verified.problems] == [kind] * len(files)
 
 
 def _commit_instead(

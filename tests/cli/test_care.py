@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -171,13 +172,14 @@ def test_drill(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Pat
     _damage(boto, bucket)
     broken = kumo("drill", repository, "--scratch", scratch, "--json")
     assert broken.code == 3
-    assert [item["kind"] for item in broken.document["problems"]] == ["restore"]
+    assert [item["kind"] for item in broken.document["problems"]] == ["checksum"]
     level = kumo("verify", repository, "--level", "restore")
     assert level.code == 3
     told = kumo("drill", repository, "--scratch", scratch)
     assert told.code == 3
     assert "recovered" not in told.out
-    assert "repair it from a database or copy" in told.out
+    assert re.search(r"\d{6}\.sst +checksum +default +\S+ \.\. \S+ +1 ", told.out)
+    assert "so does repair" in told.out
     assert list(scratch.iterdir()) == []
     kumo("drill", f"{repository}-elsewhere").failed(10)
 
@@ -248,7 +250,10 @@ def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: P
     full = kumo("verify", repository, "--level", "full", "--json")
     assert full.code == 3
     assert {item["kind"] for item in full.document["problems"]} == {"archived"}
-    for line in (("restore", repository, target), ("verify", repository)):
+    told = kumo("verify", repository, "--level", "full")
+    assert "all of them archived: ask for readable copies (--request-thaw DAYS)" in told.out
+    assert "DAMAGED" not in told.out
+    for line in (("restore", repository, target), ("verify", repository), ("drill", repository)):
         for _ in range(2):  # nothing was asked for: moto thaws at once
             planned = kumo(*line, "--request-thaw", "3", "--dry-run", "--json")
             assert (planned.code, planned.document["dry_run"]) == (3, True)

@@ -64,7 +64,8 @@ class Care(RepositoryBase):
                 ``"restore"``: a `drill`.
             subset: ``"n/t"``: the n-th of t parts, by the hash of the keys. ``"oldest/t"``: a t-th
                 of all bytes, those that were not read for longest: t such runs read everything.
-            max_bytes: Read no more than these, and first what was not read for longest.
+            max_bytes: Read no more than these, but at least one object, and first what was not
+                read for longest.
             executor: Any `concurrent.futures.Executor`: its workers check the objects. What they
                 are sent can be pickled and run twice; credentials that were given to the client,
                 and the key of an encrypted repository, go with it. All workers together keep to the
@@ -91,7 +92,7 @@ class Care(RepositoryBase):
             raise ValueError(f"max_bytes is {max_bytes}: it must be at least 1")
         oldest_first = max_bytes is not None or (part is not None and part.part is None)
         if level != "full" and oldest_first:
-            raise ValueError("max_bytes, and subset 'oldest/t', are for level 'full'")
+            raise ValueError("max_bytes (--max-bytes), and subset 'oldest/t', are for level 'full'")
         if level == "restore":
             if part is not None or executor is not None or snapshot == _verify.ALL:
                 raise ValueError("level 'restore' takes one whole snapshot, and no executor")

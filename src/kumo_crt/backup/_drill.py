@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -14,10 +13,21 @@ from typing import Any, Protocol, TypeVar
 
 from kumo_crt import _core
 from kumo_crt._engine import Task
-from kumo_crt.backup import _ledger, _place, _restore, _sealing, _verify
+from kumo_crt.backup import (
+    _damage,
+    _ledger,
+    _notices,
+    _place,
+    _restore,
+    _sealing,
+    _verify,
+    _verify_job,
+)
 from kumo_crt.backup._allowed import allowed
 from kumo_crt.backup._capture import is_raw
+from kumo_crt.backup._drill_content import expected, scan
 from kumo_crt.backup._ledger import Damage, Drilled, FamilyContent, Ledger, object_hash
+from kumo_crt.backup._objects import objects_of
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._room import Room, no_room, room_in
@@ -28,7 +38,6 @@ from kumo_crt.exceptions import IntegrityError, RepositoryError
 T = TypeVar("T")
 Opener = Callable[[str], Any]
 _SCRATCH = "kumo-drill-"
-_BATCH = 1 << 20
 _ELSEWHERE = "name another directory (scratch=, --scratch of a drill; TMPDIR else)"
 
 
@@ -84,9 +93,10 @@ def drill(plan: DrillPlan) -> DrillReport:
         try:
             found.restored = _restore.restore(_restore_plan(plan, found, target, room))
         except IntegrityError as error:
-            _problem(plan, found, "restore", str(error))
-        found.restore_seconds = time.monotonic() - begun
-        if found.restored is not None:
+            found.restore_seconds = time.monotonic() - begun
+            _look_for_all(plan, found, error)
+        else:
+            found.restore_seconds = time.monotonic() - begun
             _read(plan, found, target, opener)
     recovery = found.restore_seconds + found.open_seconds
     age = max(0.0, (plan.now - snapshot.created_at).total_seconds())
@@ -117,6 +127,21 @@ def drill(plan: DrillPlan) -> DrillReport:
 def _problem(plan: DrillPlan, found: _Found, kind: str, message: str) -> None:
     snapshot = plan.snapshot.id
     found.problems.append(Problem(snapshot, "", "", kind, message, snapshots=(snapshot,)))
+
+
+def _look_for_all(plan: DrillPlan, found: _Found, error: IntegrityError) -> None:
+    """A restore ends at the first damage: what else is damaged is told as well."""
+    objects = objects_of(plan.snapshot.files)
+    check = _verify_job.check_task(plan.store, "full", objects, plan.concurrency, None)
+    pairs = zip(objects, plan.run(check), strict=True)
+    damaged = {item: outcome for item, outcome in pairs if outcome.kind is not None}
+    for item, outcome in damaged.items():
+        if outcome.kind in _notices.KINDS:
+            found.damaged[item.key] = Damage(plan.now, outcome.kind or "")
+    if damaged:
+        found.problems += plan.run(_damage.explain_task(plan.store, damaged, [plan.snapshot]))
+    else:
+        _problem(plan, found, "restore", str(error))
 
 
 def _restore_plan(plan: DrillPlan, found: _Found, target: Path, room: Room) -> _restore.RestorePlan:
@@ -172,16 +197,16 @@ def _place_for(parent: Path | None) -> Path:
 def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     """Opens the restored database, reads it, and compares it with what is known."""
     try:
-        expected = _expected(target)
+        known = expected(target)
     except (OSError, _core.RocksDBFormatError) as error:
         _problem(plan, found, "content", f"the restored files do not fit together: {error}")
         return
-    if plan.snapshot.table_entries not in (None, expected.tables):
+    if plan.snapshot.table_entries not in (None, known.tables):
         _problem(
             plan,
             found,
             "content",
-            f"its tables have {expected.tables} entries, {plan.snapshot.table_entries} when they "
+            f"its tables have {known.tables} entries, {plan.snapshot.table_entries} when they "
             "were backed up",
         )
     begun = time.monotonic()
@@ -196,7 +221,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     try:
         sequence = database.latest_sequence_number()
         for name in plan.snapshot.column_families:
-            found.families[name] = _scan(database, name)
+            found.families[name] = scan(database, name)
     except Exception as error:
         _need_room(error, target)
         _problem(
@@ -212,7 +237,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         found.scan_seconds = time.monotonic() - begun
         _close(plan, found, database)
     # A log that only RocksDB can read may hold more than was known when it was backed up.
-    if sequence < plan.snapshot.sequence_number - expected.may_lack(plan.snapshot):
+    if sequence < plan.snapshot.sequence_number - known.may_lack(plan.snapshot):
         _problem(
             plan,
             found,
@@ -220,7 +245,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
             f"its last sequence number is {sequence}, {plan.snapshot.sequence_number} when it was "
             "backed up: the newest writes are missing",
         )
-    _compare_counts(plan, found, expected.most)
+    _compare_counts(plan, found, known.most)
     _compare_with_earlier(plan, found)
 
 
@@ -235,89 +260,6 @@ def _close(plan: DrillPlan, found: _Found, database: Any) -> None:
         database.close()
     except Exception as error:  # RocksDB tells here what its threads have met
         _problem(plan, found, "content", f"RocksDB failed with the restored database: {error}")
-
-
-def _scan(database: Any, name: str) -> FamilyContent:
-    """Reads a column family to its end; RocksDB checks every block of it."""
-    family = database if name == "default" else database.get_column_family(name)
-    entries = 0
-    crc = 0
-    batch = bytearray()
-    pack = struct.Struct("<QQ").pack
-    # Objects that rocksdict has pickled stay bytes: nothing that is stored may run code here.
-    family.set_loads(bytes)
-    try:
-        # Not `items`: it ends at what RocksDB cannot read as if that were the end.
-        reader = family.iter()
-        reader.seek_to_first()
-        while reader.valid():
-            entries += 1
-            key, value = reader.key(), reader.value()
-            if type(key) is not bytes:
-                key = _typed(key)
-            if type(value) is not bytes:
-                value = _typed(value)
-            batch += pack(len(key), len(value))
-            batch += key
-            batch += value
-            if len(batch) >= _BATCH:
-                crc = _core.crc32c(batch, crc)
-                batch = bytearray()
-            reader.next()
-        reader.status()  # raises what ended it
-    finally:
-        if family is not database:
-            family.close()
-    return FamilyContent(entries, _core.crc32c(batch, crc))
-
-
-def _typed(value: object) -> bytes:
-    """The bytes that stand for a number or text of rocksdict's own mode."""
-    return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
-
-
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """What the files say that RocksDB will find in them.
-
-    Attributes:
-        tables: Entries in all tables.
-        most: The most that each column family can have, with the logs.
-        last_batch: The last sequence number in the logs, and how many operations its batch has.
-    """
-
-    tables: int
-    most: Mapping[str, int]
-    last_batch: tuple[int, int]
-
-    def may_lack(self, snapshot: Snapshot) -> int:
-        """By how much RocksDB may count fewer sequence numbers, with all batches replayed.
-
-        A range deletion of an empty range takes a number when it is written, and none when it is
-        replayed. The batch after it has its own number, so only the last one matters.
-        """
-        last, operations = self.last_batch
-        return operations if last >= snapshot.sequence_number else 0
-
-
-def _expected(target: Path) -> _Expected:
-    state = _core.read_manifest(target / _core.read_current(target / "CURRENT"))
-    logs = [_core.scan_wal(path) for path in target.glob("*.log")]
-    # Of a compressed log only RocksDB knows how much is in it.
-    unflushed = 0
-    for log in logs:
-        unflushed = unflushed + log.entries if not log.compressed else 1 << 62
-    most = {family.id: unflushed for family in state.column_families}
-    tables = 0
-    for sst in state.sst_files:
-        properties = _core.sst_properties(target / f"{sst.number:06d}.sst")
-        tables += properties.num_entries
-        most[sst.column_family_id] += properties.num_entries - properties.num_deletions
-    return _Expected(
-        tables,
-        {family.name: most[family.id] for family in state.column_families},
-        max(((log.last_sequence or 0, log.last_entries) for log in logs), default=(0, 0)),
-    )
 
 
 def _compare_counts(plan: DrillPlan, found: _Found, most: Mapping[str, int]) -> None:

@@ -46,7 +46,7 @@ class Problem:
         key: Key of the object.
         kind: ``missing``, ``size``, ``checksum``, ``unverifiable``, ``unreadable`` (the
             service itself fails at it), ``archived`` or ``manifest``;
-            of a drill also ``open``, ``content``, ``rto`` or ``age``.
+            of a drill also ``restore``, ``open``, ``content``, ``rto`` or ``age``.
         message: What was found and what was expected.
         snapshots: Ids of all snapshots that it is in, oldest first.
         column_family: Column family of the file, where that is known.

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import kumo_crt
-from kumo_crt.backup import Problem
+from kumo_crt.backup import DrillReport, Problem, VerifyReport
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
@@ -124,14 +124,15 @@ def verify(args: argparse.Namespace, output: Output) -> int:
         )
         return errors.DONE
     _tell(output, result.problems)
-    output.result(
-        f"{what} DAMAGED ({result.level}): {count_of(len(result.problems), 'problem')} in {files}"
-    )
-    if result.recorded and any(p.kind in _SENT_AGAIN for p in result.problems):
-        output.message(
-            "the next backup of a database that still has these files sends them again; so does "
-            "repair, from copies as well"
+    problems = count_of(len(result.problems), "problem")
+    if all(problem.kind == "archived" for problem in result.problems):
+        output.result(
+            f"{what} cannot be read ({result.level}): {problems} in {files}, all of them archived: "
+            "ask for readable copies (--request-thaw DAYS)"
         )
+        return errors.DAMAGED
+    output.result(f"{what} DAMAGED ({result.level}): {problems} in {files}")
+    _tell_cure(output, result)
     return errors.DAMAGED
 
 
@@ -183,6 +184,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
 def drill(args: argparse.Namespace, output: Output) -> int:
     """Restores to a scratch directory, opens and reads it all."""
     with open_repository(args, output) as repository, progress.bar(output, "drill") as report:
+        if args.request_thaw is not None and not thawed(args, output, repository):
+            return errors.DAMAGED
         if args.dry_run:
             return _dry_drill(args, output, repository)
         result = repository.drill(
@@ -215,9 +218,14 @@ def drill(args: argparse.Namespace, output: Output) -> int:
         )
     if result.ok:
         return errors.DONE
+    damaged = tuple(problem for problem in result.problems if problem.key)
+    if damaged:
+        _tell(output, damaged)
     for problem in result.problems:
-        output.result(f"{problem.kind}: {problem.message}")
+        if not problem.key:
+            output.result(f"{problem.kind}: {problem.message}")
     output.result(f"the drill of snapshot {result.snapshot} FAILED")
+    _tell_cure(output, result)
     return errors.DAMAGED
 
 
@@ -267,6 +275,14 @@ def _tell(output: Output, problems: tuple[Problem, ...]) -> None:
             for item in problems
         ],
     )
+
+
+def _tell_cure(output: Output, result: VerifyReport | DrillReport) -> None:
+    if result.recorded and any(problem.kind in _SENT_AGAIN for problem in result.problems):
+        output.message(
+            "the next backup of a database that still has these files sends them again; so does "
+            "repair, from copies as well"
+        )
 
 
 def _range(problem: kumo_crt.Problem) -> str:

@@ -49,7 +49,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--max-bytes",
         type=units.size,
         metavar="SIZE",
-        help="with full: no more than this, what was not read for longest first",
+        help="with full: no more than this, but for one object, what was not read for longest "
+        "first",
     )
     options.request_thaw(verify)
     options.no_record(verify)
@@ -114,6 +115,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     drill.add_argument(
         "--max-age", type=units.duration, metavar="TIME", help="the snapshot may be no older"
     )
+    options.request_thaw(drill)
     options.no_record(drill)
     options.budget(drill)
     options.concurrency(drill)
