@@ -205,8 +205,9 @@ def test_damaged_manifest(
 
 @pytest.mark.servers("seaweed-http")
 def test_verify_of_nothing(repository: kumo_crt.Repository, make: Make) -> None:
-    with pytest.raises(kumo_crt.SnapshotNotFoundError, match="no snapshot yet"):
-        repository.verify()
+    for snapshot in ("latest", "all"):
+        with pytest.raises(kumo_crt.SnapshotNotFoundError, match="no snapshot yet"):
+            repository.verify(snapshot)
     repository.backup(make("one_key"))
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match="20200101T000000Z-00000000"):
         repository.verify("20200101T000000Z-00000000")

@@ -11,6 +11,7 @@ import kumo_crt
 from kumo_crt.backup import _inflight
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
+from tests.backup.doctoring import doctor_of, findings_of
 from tests.backup.helpers import delete, get, keys, manifest_key, put
 from tests.backup.interleaving import without_waiting
 from tests.backup.sweeping import SWEEP, sweep_of
@@ -158,19 +159,50 @@ def test_a_pin_at_any_time(
     assert outcomes == {True, False}
 
 
-def test_pins_of_snapshots_that_are_gone(
+def test_a_pinned_snapshot_whose_manifest_is_lost(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
 ) -> None:
-    snapshot = repository.backup(make("one_key"))
-    repository.pin(snapshot.id)
-    stale = f"pins/{NONE}.json"
-    put(boto, bucket, stale, b"{}")
-    repository.prune(keep_last=1)  # may be one that is just being made
-    assert stale in keys(boto, bucket)
+    """Nobody deletes it, so it is lost: that is told, and its data stays for who brings it back."""
+    path = make("one_key")
+    lost = repository.backup(path)
+    repository.pin(lost.id)
+    manifest = get(boto, bucket, manifest_key(lost))
+    delete(boto, bucket, manifest_key(lost))
+    for others in (0, 1):
+        report = repository.verify("all", level="quick")
+        assert (report.ok, report.snapshots) == (False, others)
+        (problem,) = report.problems
+        assert (problem.kind, problem.snapshot, problem.snapshots) == (
+            *("manifest", lost.id),
+            (lost.id,),
+        )
+        assert problem.key == manifest_key(lost)
+        assert "is pinned: it cannot be restored" in problem.message
+        ((severity, message), *rest) = findings_of(doctor_of(repository, write=False), "snapshots")
+        assert (severity, len(rest)) == ("error", 1)
+        assert lost.id in message
+        (left,) = repository.repair(path, level="quick").remaining
+        assert left == problem
+        repository.prune(keep_last=1)  # the pin may be one that is just being made
+        before = keys(boto, bucket)
+        for dry_run in (True, False):
+            with (
+                without_waiting(),
+                pytest.raises(kumo_crt.FormatError, match=rf"{lost.id}.*nothing was deleted"),
+            ):
+                repository.prune(keep_last=1, dry_run=dry_run)
+        assert keys(boto, bucket) == before
+        if not others:
+            repository.backup(make("plain"))
+    put(boto, bucket, manifest_key(lost), manifest)
     with without_waiting():
         repository.prune(keep_last=1)
-    assert keys(boto, bucket, "pins/") == {f"pins/{snapshot.id}.json"}
-    assert manifest_key(snapshot) in keys(boto, bucket)
+        assert repository.verify("all", level="full").snapshots == 2
+        delete(boto, bucket, manifest_key(lost))
+        repository.unpin(lost.id)
+        repository.prune(keep_last=1)
+    assert repository.verify("all", level="full").ok
+    assert keys(boto, bucket, "pins/") == set()
 
 
 def test_a_pin_of_a_snapshot_that_came_while_a_prune_ran(

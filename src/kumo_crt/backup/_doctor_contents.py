@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _census, _doctor_documents, _ledger
+from kumo_crt.backup import _census, _doctor_documents, _ledger, _pins
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -43,7 +43,10 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
             "use a newer kumo_crt, or move elsewhere what does not belong there: prune deletes "
             "nothing before that",
         )
+    pins = yield from _pins.list_pins(store)
     ids = yield from store.snapshot_ids()
+    for snapshot_id in (yield from _pins.lost_task(store, pins, ids)):
+        findings.add(ERROR, "snapshots", _pins.lost(store, snapshot_id), _pins.LOST_FIX)
     if not ids:
         findings.add(WARNING, "snapshots", "there are none", "make a backup")
         return

@@ -67,7 +67,8 @@ class Keeping(RepositoryBase):
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
             RepositoryLockedError: Another prune is at work.
-            FormatError: A manifest cannot be read: nothing was deleted.
+            FormatError: A manifest cannot be read, or that of a pinned snapshot is gone: nothing
+                was deleted.
             ValueError: A rule makes no sense.
         """
         from kumo_crt.backup import _prune  # loaded by those who prune

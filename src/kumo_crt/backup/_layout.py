@@ -43,6 +43,11 @@ def no_snapshot(where: Location, snapshot_id: str) -> SnapshotNotFoundError:
     )
 
 
+def no_snapshot_yet(where: Location) -> SnapshotNotFoundError:
+    """The error where there is no snapshot at all."""
+    return SnapshotNotFoundError(f"{where}: there is no snapshot yet: make a backup first")
+
+
 class Location(NamedTuple):
     """Where a repository is: bucket, and prefix that is empty or ends with a slash."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from kumo_crt._engine import Task
@@ -51,6 +52,32 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
         raise reader.error("snapshot", "expected the one that its name tells")
     reader.time("created_at")
     return snapshot_id
+
+
+def lost_task(
+    store: Store, pins: Mapping[str, ObjectInfo], ids: Collection[str]
+) -> Task[list[str]]:
+    """Pinned snapshots whose manifests are gone; the pins were listed before the snapshots."""
+    lost = []
+    for snapshot_id in sorted(pins.keys() - set(ids)):
+        # It may have come or been unpinned since, and whoever pins what is not there unpins it.
+        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))) and (
+            yield from is_pinned(store, snapshot_id)
+        ):
+            lost.append(snapshot_id)
+    return lost
+
+
+def lost(store: Store, snapshot_id: str) -> str:
+    """What to say of a pinned snapshot whose manifest is gone."""
+    where = store.url(_layout.snapshot_key(snapshot_id))
+    return f"{where}: the manifest is gone, and the snapshot is pinned: it cannot be restored"
+
+
+LOST_FIX = (
+    "bring the manifest back from a version or a copy; or, if the snapshot was deleted on purpose, "
+    "unpin it (kumo-crt unpin): nothing is pruned before that"
+)
 
 
 def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:

@@ -208,7 +208,6 @@ class _Prune:
         used = [mark.key for mark in marks if self._is_old(mark)] + worthless
         yield from self._sweeper.sweep(found.due)
         yield from self._abort_uploads()
-        yield from self._delete_pins()
         yield from self._delete(self._store.location.key(key) for key in used)
         if listed.notices:
             yield from self._forget_damage(listed.notices)
@@ -220,8 +219,9 @@ class _Prune:
 
     def _choose(self) -> Task[None]:
         """Reads all manifests and decides which snapshots are to go."""
-        yield from self._census.read_new(self._meter)
         pins = yield from _pins.list_pins(self._store)
+        yield from self._census.read_new(self._meter)
+        yield from self._check_pins(pins)
         entries = self._census.entries.values()
         candidates = (Candidate(e.id, e.db_id, e.created_at) for e in entries)
         kept = _retention.kept(self._plan.rules, candidates, self._clock.now())
@@ -233,6 +233,22 @@ class _Prune:
                 self._reasons[entry.id] = reasons
             else:
                 self._removed.append(entry.id)
+
+    def _check_pins(self, pins: Mapping[str, ObjectInfo]) -> Task[None]:
+        """Makes sure that the manifests of pinned snapshots are there: their data is to stay, too.
+
+        Raises:
+            FormatError: One is gone.
+        """
+        oldest = self._clock.now() - _inflight.grace()
+        # Of new ones the owner is still here, and may take it away again.
+        old = {i: p for i, p in pins.items() if p.last_modified and p.last_modified < oldest}
+        lost = yield from _pins.lost_task(self._store, old, self._census.entries.keys())
+        if lost:
+            raise FormatError(
+                f"{_pins.lost(self._store, lost[0])}, and nobody knows which data it named: "
+                f"nothing was deleted. {_pins.LOST_FIX[0].upper()}{_pins.LOST_FIX[1:]}"
+            )
 
     def _remove_snapshots(self) -> Task[None]:
         # After the sweep was written: who pins one of them from now on sees that.
@@ -313,21 +329,6 @@ class _Prune:
                 "(s3:ListBucketMultipartUploads, s3:AbortMultipartUpload), or give the bucket a "
                 "lifecycle rule that aborts them"
             )
-
-    def _delete_pins(self) -> Task[None]:
-        """Deletes pins of snapshots that do not exist; not new ones, whose owner is still here."""
-        oldest = self._clock.now() - _inflight.grace()
-        pins = yield from _pins.list_pins(self._store)
-        stale = [
-            snapshot_id
-            for snapshot_id, item in pins.items()
-            if snapshot_id not in self._census.entries
-            and item.last_modified is not None
-            and item.last_modified < oldest
-        ]
-        # The manifests were listed a while ago: what has come since may be pinned.
-        gone = yield from _commit.gone_snapshots(self._store, stale)
-        yield from self._delete(pins[snapshot_id].key for snapshot_id in gone)
 
     def _forget_damage(self, notices: list[str]) -> Task[None]:
         """Takes back notices of what is gone.

@@ -12,7 +12,15 @@ from typing import Protocol, TypeVar
 
 from kumo_crt._config import Settings
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _damage, _layout, _ledger, _notices, _selection, _verify_job
+from kumo_crt.backup import (
+    _damage,
+    _layout,
+    _ledger,
+    _notices,
+    _pins,
+    _selection,
+    _verify_job,
+)
 from kumo_crt.backup._fetch import missing, wrong_size
 from kumo_crt.backup._kept import missing_task
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
@@ -159,9 +167,12 @@ def of_drill(found: DrillReport) -> VerifyReport:
 def _load_task(plan: VerifyPlan) -> Task[_Known]:
     """Reads the manifests; one that is damaged is a problem, not the end."""
     ids = [plan.snapshot]
-    if plan.snapshot == ALL:
-        ids = yield from plan.store.snapshot_ids()
     known = _Known()
+    if plan.snapshot == ALL:
+        pins = yield from _pins.list_pins(plan.store)
+        ids = yield from plan.store.snapshot_ids()
+        lost = yield from _pins.lost_task(plan.store, pins, ids)
+        known.problems += (_lost(plan.store, snapshot_id) for snapshot_id in lost)
     found: list[Snapshot | Problem | None] = yield Gather(
         (_load_one(plan, snapshot_id) for snapshot_id in ids), _MANIFESTS_AT_ONCE
     )
@@ -170,7 +181,19 @@ def _load_task(plan: VerifyPlan) -> Task[_Known]:
             known.problems.append(item)
         elif item is not None:
             known.snapshots.append(item)
+    if not known.snapshots and not known.problems:
+        raise _layout.no_snapshot_yet(plan.store.location)
     return known
+
+
+def _lost(store: Store, snapshot_id: str) -> Problem:
+    message = f"{_pins.lost(store, snapshot_id)}; {_pins.LOST_FIX}"
+    return _manifest_problem(snapshot_id, message)
+
+
+def _manifest_problem(snapshot_id: str, message: str) -> Problem:
+    key = _layout.snapshot_key(snapshot_id)
+    return Problem(snapshot_id, "", key, "manifest", message, snapshots=(snapshot_id,))
 
 
 def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | None]:
@@ -181,8 +204,7 @@ def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | N
     except NotFoundError:
         raise _layout.no_snapshot(plan.store.location, snapshot_id) from None
     except FormatError as error:
-        key = _layout.snapshot_key(snapshot_id)
-        return Problem(snapshot_id, "", key, "manifest", str(error), snapshots=(snapshot_id,))
+        return _manifest_problem(snapshot_id, str(error))
 
 
 def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Outcome]:
@@ -241,20 +263,24 @@ def _damaged(
     """What was found; without what belongs to snapshots that were deleted in the meantime.
 
     Raises:
-        SnapshotNotFoundError: That was the one to look at.
+        SnapshotNotFoundError: Those were all.
     """
     pairs = zip(objects, outcomes, strict=True)
     found = {item: outcome for item, outcome in pairs if outcome.kind is not None}
     if not any(outcome.kind == "missing" for outcome in found.values()):
         return found
-    known.snapshots = plan.run(_still_there(plan, known.snapshots))
+    known.snapshots = plan.run(_still_there(plan.store, known.snapshots))
+    if not known.snapshots and not known.problems:
+        which = "every snapshot" if plan.snapshot == ALL else f"snapshot {plan.snapshot}"
+        raise SnapshotNotFoundError(
+            f"{plan.store.location}: {which} was deleted while it was being verified: verify "
+            "another one"
+        )
     needed = {item.key for item in known.objects()}
     return {item: outcome for item, outcome in found.items() if item.key in needed}
 
 
-def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
-    store = plan.store
-
+def _still_there(store: Store, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
     def look(snapshot: Snapshot) -> Task[bool]:
         key = store.location.key(_layout.snapshot_key(snapshot.id))
         try:
@@ -264,13 +290,7 @@ def _still_there(plan: VerifyPlan, snapshots: list[Snapshot]) -> Task[list[Snaps
         return True
 
     there: list[bool] = yield Gather(map(look, snapshots), _MANIFESTS_AT_ONCE)
-    left = [snapshot for snapshot, is_there in zip(snapshots, there, strict=True) if is_there]
-    if plan.snapshot != ALL and not left:
-        raise SnapshotNotFoundError(
-            f"{store.location}: snapshot {plan.snapshot} was deleted while it was being verified: "
-            "verify another one"
-        )
-    return left
+    return [snapshot for snapshot, is_there in zip(snapshots, there, strict=True) if is_there]
 
 
 def _quick(store: Store, objects: Iterable[DataObject], meter: Meter) -> Task[list[Outcome]]:
