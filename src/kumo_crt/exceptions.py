@@ -149,4 +149,4 @@ class EncryptionKeyError(RepositoryError):
 
 
 class FormatError(RepositoryError):
-    """A document in the repository is malformed, hostile, or of a newer version."""
+    """A document in the repository is malformed, hostile, of a newer version, or lost."""

@@ -368,7 +368,7 @@ def test_concurrency(
     repository.backup(make("many_files"), max_concurrency=concurrency)
     assert repository.verify(level="full", max_concurrency=concurrency).ok
     repository.restore(tmp_path / "restored", max_concurrency=concurrency)
-    with pytest.raises(ValueError, match="max_concurrency is 0"):
+    with pytest.raises(ValueError, match=r"--max-concurrency\): 0, must be"):
         repository.verify(max_concurrency=0)
 
 

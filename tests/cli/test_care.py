@@ -280,3 +280,62 @@ def test_durations(text: str, seconds: float) -> None:
 )
 def test_ages(seconds: float, text: str) -> None:
     assert units.format_age(seconds) == text
+
+
+def test_a_lost_configuration(
+    kumo: Run, boto: Any, bucket: str, repository: str, database: Path, tmp_path: Path
+) -> None:
+    (config,) = [key for key in _keys(boto, bucket) if key.endswith("kumo-repository.json")]
+    old = boto.get_object(Bucket=bucket, Key=config)["Body"].read()
+    line = ("repair-config", repository)
+    kumo(*line, "--environment", "x").failed(1, "already: open it")
+    boto.delete_object(Bucket=bucket, Key=config)
+    before = _keys(boto, bucket)
+    commands: list[tuple[Any, ...]] = [
+        ("backup", database, repository),
+        ("backup", database, repository, "--create"),
+        ("backup", database, repository, "--create", "--dry-run"),
+        ("restore", repository, tmp_path / "restored"),
+        ("verify", repository),
+        ("prune", repository, "--keep-last", 1),
+        ("snapshots", repository),
+        ("repair", repository, database),
+    ]
+    for command in commands:
+        kumo(*command).failed(1, "is lost; 1 snapshot is there", "kumo-crt repair-config")
+    looked = kumo("doctor", repository, "--read-only")
+    assert looked.code == 3
+    assert "ERROR   repository: " in looked.out
+    assert "no repository here" not in looked.out
+
+    kumo(*line).failed(2, "Name its --environment")
+    kumo(*line, "--environment", "prod", "--storage-class", "x").failed(2, "--storage-class")
+    planned = kumo(*line, "--environment", "prod", "--dry-run")
+    assert planned.out.startswith("dry run: would write the configuration of ")
+    assert _keys(boto, bucket) == before
+
+    kumo("keygen", tmp_path / "key")
+    with_key = (*line, "--environment", "prod", "--key-file", tmp_path / "key")
+    kumo(*with_key).failed(12, "its snapshots are not encrypted")
+    done = kumo(*line, "--environment", "prod", "--json", env={"KUMO_ENVIRONMENT": "dev"}).document
+    new = boto.get_object(Bucket=bucket, Key=config)["Body"].read()
+    assert done["repository_id"].encode() in old
+    assert b'"environment": "prod"' in new
+    kumo("prune", repository, env={"KUMO_ENVIRONMENT": "dev"}).failed(1, "'prod'", "--environment")
+    assert kumo("verify", repository, "--snapshot", "all").code == 0
+    boto.delete_object(Bucket=bucket, Key=config)
+    assert "no environment" in kumo(*line, "--environment", "").out
+    assert kumo("restore", repository, tmp_path / "restored").code == 0
+
+
+def test_nothing_is_not_sound(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    (manifest,) = [key for key in _keys(boto, bucket) if "/snapshots/" in key]
+    snapshot = manifest.rpartition("/")[2].removesuffix(".json")
+    kumo("pin", repository, snapshot)
+    boto.delete_object(Bucket=bucket, Key=manifest)
+    line = ("verify", repository, "--snapshot", "all")
+    told = kumo(*line)
+    assert told.code == 3
+    assert f"snapshots/{snapshot}.json: the manifest is gone" in told.out
+    kumo("unpin", repository, snapshot)
+    kumo(*line).failed(10, "there is no snapshot yet")

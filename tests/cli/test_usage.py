@@ -80,6 +80,7 @@ def test_help_names_the_commands_that_exist_and_the_exit_codes(kumo: Run) -> Non
         "snapshots",
         "verify",
         "repair",
+        "repair-config",
         "drill",
         "doctor",
         "put",
@@ -149,6 +150,7 @@ def test_a_failure_is_one_document(
         "put": [str(database / "CURRENT"), url],
         **{name: [url, target] for name in ("get", "restore", "import")},
         "repair": [url, str(database)],
+        "repair-config": [url, "--environment", "prod"],
         **{name: [url, _NONE] for name in ("pin", "unpin", "forget", "delete-snapshot")},
     }.get(command, [url])
     line = [command, *words, *(dry if command not in READING else ())]

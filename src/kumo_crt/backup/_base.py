@@ -107,12 +107,11 @@ class RepositoryBase:
             EncryptionKeyError: A key is named, and cannot be had.
             ValueError: A setting is none that S3, or this service, has.
             RepositoryError: There is one already.
+            FormatError: There is one, and its configuration is lost: see
+                `Repository.recover_config`.
             NotFoundError: There is no such bucket.
         """
-        from kumo_crt.backup._writing import (  # those who open it do not need them
-            try_storage_class_task,
-            write_new_task,
-        )
+        from kumo_crt.backup import _lost  # those who open one do not need it
 
         repository = cls(
             url,
@@ -127,19 +126,9 @@ class RepositoryBase:
             config = _manifest.new_config(
                 repository._environment, storage_class, sse, kms_key_id, key
             )
-            repository._config = config
-            repository._key = key
-            store = repository._store()
-            try:
-                if storage_class is not None:
-                    repository._run(try_storage_class_task(store, storage_class))
-                repository._run(
-                    write_new_task(store, _layout.CONFIG_KEY, _manifest.encode_config(config))
-                )
-            except PreconditionFailedError:
-                raise RepositoryError(
-                    f"{repository._location}: there is a repository already: open it"
-                ) from None
+            if repository._run(_lost.look_task(repository._store())) is not None:
+                raise repository._exists()
+            repository._write_config(config, key)
         except BaseException:
             repository.close()
             raise
@@ -163,7 +152,8 @@ class RepositoryBase:
         Raises:
             SnapshotNotFoundError: There is none at this URL.
             EncryptionKeyError: The key is another one's, or the repository is not encrypted.
-            FormatError: It is of a version that this kumo_crt does not know.
+            FormatError: It is of a version that this kumo_crt does not know, or its configuration
+                is lost.
         """
         repository = cls(
             url,
@@ -183,6 +173,27 @@ class RepositoryBase:
 
     # -- parts -----------------------------------------------------------------------------
 
+    def _write_config(self, config: _manifest.Config, key: Key | None) -> None:
+        """Writes the configuration, which must not be there yet.
+
+        Raises:
+            ValueError: The service has no such storage class.
+            RepositoryError: It is there.
+        """
+        from kumo_crt.backup._writing import try_storage_class_task, write_new_task
+
+        self._config, self._key = config, key
+        store = self._store()
+        try:
+            if config.storage_class is not None:
+                self._run(try_storage_class_task(store, config.storage_class))
+            self._run(write_new_task(store, _layout.CONFIG_KEY, _manifest.encode_config(config)))
+        except PreconditionFailedError:
+            raise self._exists() from None
+
+    def _exists(self) -> RepositoryError:
+        return RepositoryError(f"{self._location}: there is a repository already: open it")
+
     def _store(self, *, persistent: bool = True) -> Store:
         context = replace(self._client._open().within(self._budget), persistent=persistent)
         return Store(context, self._location, self._config, self._key)
@@ -198,7 +209,12 @@ class RepositoryBase:
         just_read, self._just_read = self._just_read, None
         if just_read is not None and just_read[1].age() < _JUST:
             return just_read[0], just_read[1].now().replace(microsecond=0)  # as services tell it
-        found = self._run(self._store(persistent=persistent).config())
+        store = self._store(persistent=persistent)
+        found = self._run(store.config())
+        if found is None:
+            from kumo_crt.backup import _lost
+
+            found = self._run(_lost.look_task(store))
         if found is None:
             raise SnapshotNotFoundError(
                 f"{self._location}: there is no repository here: look at the URL, or create it "
@@ -257,12 +273,16 @@ class RepositoryBase:
             EnvironmentMismatchError: The repository belongs to another environment.
         """
         config, now = self._load()
+        self._check_environment(config)
+        return config, now
+
+    def _check_environment(self, config: _manifest.Config) -> None:
         if self._environment and config.environment and self._environment != config.environment:
             raise EnvironmentMismatchError(
                 f"{self._location}: belongs to environment {config.environment!r}, this client to "
-                f"{self._environment!r} (environment, KUMO_ENVIRONMENT): nothing was written"
+                f"{self._environment!r} (environment, --environment, KUMO_ENVIRONMENT): nothing "
+                "was written"
             )
-        return config, now
 
     def _all_snapshots(self, on_damage: OnDamage | None) -> Task[list[Snapshot]]:
         from kumo_crt.backup._pins import list_pins
@@ -309,15 +329,15 @@ class RepositoryBase:
         # This machine's clock is good enough: it decides only where the listing begins.
         newest = self._run(_known.latest_id(self._store(), datetime.now(UTC)))
         if newest is None:
-            raise SnapshotNotFoundError(
-                f"{self._location}: there is no snapshot yet: make a backup first"
-            )
+            raise _layout.no_snapshot_yet(self._location)
         return newest
 
     @staticmethod
     def _concurrency(wanted: int | None) -> int:
         if wanted is not None and wanted < 1:
-            raise ValueError(f"max_concurrency is {wanted}: it must be at least 1")
+            raise ValueError(
+                f"files at once (max_concurrency, --max-concurrency): {wanted}, must be at least 1"
+            )
         return wanted or DEFAULT_CONCURRENCY
 
     # -- life ------------------------------------------------------------------------------

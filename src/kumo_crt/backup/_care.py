@@ -80,7 +80,7 @@ class Care(RepositoryBase):
             What was found; damage does not raise.
 
         Raises:
-            SnapshotNotFoundError: There is no such snapshot.
+            SnapshotNotFoundError: There is no such snapshot; with ``"all"``, none at all.
         """
         from kumo_crt.backup import _verify
         from kumo_crt.backup._selection import Subset
@@ -89,13 +89,18 @@ class Care(RepositoryBase):
             raise ValueError(f"level {level!r}: choose one of {', '.join(_verify.LEVELS)}")
         part = Subset.parse(subset) if subset is not None else None
         if max_bytes is not None and max_bytes < 1:
-            raise ValueError(f"max_bytes is {max_bytes}: it must be at least 1")
+            raise ValueError(
+                f"a limit of {max_bytes} bytes (max_bytes, --max-bytes): it must be at least 1"
+            )
         oldest_first = max_bytes is not None or (part is not None and part.part is None)
         if level != "full" and oldest_first:
             raise ValueError("max_bytes (--max-bytes), and subset 'oldest/t', are for level 'full'")
         if level == "restore":
             if part is not None or executor is not None or snapshot == _verify.ALL:
-                raise ValueError("level 'restore' takes one whole snapshot, and no executor")
+                raise ValueError(
+                    "level 'restore' (level, --level) takes one whole snapshot, no subset (subset, "
+                    "--subset), and no executor"
+                )
             return _verify.of_drill(
                 self.drill(
                     snapshot, record=record, progress=progress, max_concurrency=max_concurrency
@@ -347,7 +352,7 @@ class Care(RepositoryBase):
         from kumo_crt.backup import _thaw
 
         if days < 1:
-            raise ValueError(f"days is {days}: it must be at least 1")
+            raise ValueError(f"{days} days (days, --request-thaw): it must be at least 1")
         if tier not in _thaw.TIERS:
             raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
         found = self._snapshot(snapshot)

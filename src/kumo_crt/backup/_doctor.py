@@ -180,7 +180,8 @@ def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | 
             ERROR,
             "repository",
             str(error),
-            "use a newer kumo_crt, or bring kumo-repository.json back from a version or a copy",
+            "use a newer kumo_crt, or bring kumo-repository.json back from a version or a copy; if "
+            "there is none, kumo-crt repair-config writes it anew",
         )
         return False, None
     except KumoError as error:

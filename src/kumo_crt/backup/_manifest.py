@@ -23,7 +23,7 @@ ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 PACKED = "packed"
 SEALED = "sealed"
 SEALED_ARCHIVE = "sealed-archive"
-_FEATURES = (PACKED, SEALED, SEALED_ARCHIVE)
+FEATURES = (PACKED, SEALED, SEALED_ARCHIVE)
 # Features of configurations.
 _ENCRYPTED = "encrypted"
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
@@ -74,11 +74,14 @@ def new_config(
     from kumo_crt.s3._body import header_value
 
     if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
-        raise ValueError(f"storage_class {storage_class!r}: expected a name such as STANDARD_IA")
+        raise ValueError(
+            f"storage class {storage_class!r} (storage_class, --storage-class): expected a name "
+            "such as STANDARD_IA"
+        )
     if sse is not None and sse not in ENCRYPTIONS:
-        raise ValueError(f"sse {sse!r}: choose one of {', '.join(ENCRYPTIONS)}")
+        raise ValueError(f"encryption {sse!r} (sse, --sse): choose one of {', '.join(ENCRYPTIONS)}")
     if kms_key_id is not None and sse not in ("aws:kms", "aws:kms:dsse"):
-        raise ValueError("kms_key_id: needs sse='aws:kms'")
+        raise ValueError("a KMS key (kms_key_id, --kms-key-id) needs aws:kms (sse, --sse)")
     if kms_key_id is not None:
         header_value("kms_key_id", kms_key_id)
     now = datetime.now(UTC).replace(microsecond=0)
@@ -241,7 +244,7 @@ def decode_snapshot(
     Raises:
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
-    reader = Reader(document, where, "kumo-snapshot", _FEATURES)
+    reader = Reader(document, where, "kumo-snapshot", FEATURES)
     members, is_whole = _opened(document)
     if key is not None and not _sealing.has_seal(key, members):
         raise reader.error(

@@ -28,7 +28,7 @@ _SIGNALLED = 128
 
 # Commands whose URL names a repository: a missing bucket means that there is none.
 _REPOSITORY_COMMANDS = (
-    *("backup", "restore", "snapshots", "verify", "repair", "drill"),
+    *("backup", "restore", "snapshots", "verify", "repair", "repair-config", "drill"),
     *("prune", "pin", "unpin", "forget", "delete-snapshot"),
     *("export", "import"),
 )

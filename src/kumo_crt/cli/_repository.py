@@ -97,7 +97,7 @@ def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
 
 
 # How objects are stored is said once, when a repository is created.
-_TERMS = ("storage_class", "sse", "kms_key_id")
+TERMS = ("storage_class", "sse", "kms_key_id")
 
 
 def _option(name: str) -> str:
@@ -107,7 +107,7 @@ def _option(name: str) -> str:
 def _check_terms(args: argparse.Namespace, repository: kumo_crt.Repository) -> None:
     """Whether a repository that was there already is what is asked for."""
     terms = repository._store().terms
-    for name in _TERMS:
+    for name in TERMS:
         wanted, there = getattr(args, name), getattr(terms, name)
         if wanted not in (None, there):
             raise CommandError(
@@ -123,7 +123,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         from kumo_crt.backup._capture import directory_of  # restores do not need it
 
         directory_of(args.db)  # a word misspelt is not to leave a repository behind
-    elif asked := [option for option in _TERMS if getattr(args, option) is not None]:
+    elif asked := [option for option in TERMS if getattr(args, option) is not None]:
         raise UsageError(f"{_option(asked[0])} goes with --create: a repository keeps what it has")
     try:
         with (

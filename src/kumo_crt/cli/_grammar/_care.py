@@ -98,6 +98,18 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     options.access(repair)
     options.dry_run(repair)
 
+    config = command(
+        "repair-config",
+        "write the configuration of a repository anew, if it was lost",
+        "Write kumo-repository.json anew, where snapshots are there and it is not: of the "
+        "environment that --environment names ('' if it is nobody's). A version or a copy of it is "
+        "better. If the snapshots are encrypted, their key is needed",
+    )
+    options.url(config)
+    options.terms(config)
+    options.access(config)
+    options.dry_run(config)
+
     drill = command(
         "drill",
         "prove that a snapshot can be restored, and measure how long it takes",

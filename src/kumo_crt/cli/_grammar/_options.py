@@ -31,6 +31,22 @@ def access(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def terms(parser: argparse.ArgumentParser, goes_with: str = "") -> None:
+    """How a repository's objects are stored: said once, when its configuration is written."""
+    when = f"with {goes_with}: " if goes_with else ""
+    parser.add_argument(
+        "--storage-class", metavar="CLASS", help=f"{when}of data, such as STANDARD_IA"
+    )
+    parser.add_argument(
+        "--sse", metavar="KIND", help=f"{when}encryption to ask for, such as aws:kms"
+    )
+    parser.add_argument(
+        "--kms-key-id",
+        metavar="KEY",
+        help="with " + (f"{goes_with} and " if goes_with else "") + "--sse aws:kms",
+    )
+
+
 def dry_run(
     parser: argparse.ArgumentParser, what: str = "tell what would be done; write nothing"
 ) -> None:

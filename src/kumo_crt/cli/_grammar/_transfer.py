@@ -24,13 +24,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         action="store_true",
         help="create the repository if needed, of this --environment; with a key it is encrypted",
     )
-    backup.add_argument(
-        "--storage-class", metavar="CLASS", help="with --create: of data, such as STANDARD_IA"
-    )
-    backup.add_argument(
-        "--sse", metavar="KIND", help="with --create: encryption to ask for, such as aws:kms"
-    )
-    backup.add_argument("--kms-key-id", metavar="KEY", help="with --create and --sse aws:kms")
+    options.terms(backup, "--create")
     backup.add_argument(
         "--tag",
         type=units.tag,
