@@ -235,6 +235,17 @@ def test_how_objects_are_stored(kumo: Run, boto: Any, bucket: str, database: Pat
     kumo("backup", database, url, "--kms-key-id", "x").failed(2, "--kms-key-id goes with --create")
 
 
+def test_repair_of_a_manifest(kumo: Run, boto: Any, bucket: str, database: Path) -> None:
+    repository = f"s3://{bucket}/one"
+    assert kumo("backup", database, repository, "--create").code == 0
+    key = next(key for key in _keys(boto, bucket) if "one/snapshots/" in key)
+    content = boto.get_object(Bucket=bucket, Key=key)["Body"].read()
+    boto.put_object(Bucket=bucket, Key=key, Body=content.replace(b".sst", b".ssu", 1))
+    left = kumo("repair", repository, database)
+    assert left.code == 3
+    assert "1 problem left, all in manifests, which no database has" in left.out
+
+
 @pytest.mark.servers("moto")
 def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: Path) -> None:
     for key in _keys(boto, bucket):

@@ -32,13 +32,13 @@ class Within:
             match = _WITHIN.fullmatch(value.strip()) if isinstance(value, str) else None
             if match is None or not any(match.groups()):
                 raise ValueError(
-                    f"keep_within {value!r}: expected years, months, days, hours, such as '1y6m' "
-                    "or '7d12h'"
+                    f"keep_within (--keep-within) {value!r}: expected years, months, "
+                    "days, hours, such as '1y6m' or '7d12h'"
                 )
             years, months, days, hours = (int(number or 0) for number in match.groups())
             parsed = cls(years, months, timedelta(days=days, hours=hours))
         if not (parsed.years or parsed.months or parsed.rest > timedelta(0)):
-            raise ValueError(f"keep_within {value!r}: it must be more than no time")
+            raise ValueError(f"keep_within (--keep-within) {value!r}: it must be more than no time")
         return parsed
 
     def before(self, moment: datetime) -> datetime:

@@ -175,10 +175,19 @@ def repair(args: argparse.Namespace, output: Output) -> int:
     if result.ok:
         return errors.DONE
     _tell(output, result.remaining)
-    output.result(
-        f"{count_of(len(result.remaining), 'problem')} left: no file for it in "
-        f"{', '.join(map(printable, args.source))}"
-    )
+    left = count_of(len(result.remaining), "problem")
+    if all(problem.kind == "manifest" for problem in result.remaining):
+        output.result(
+            f"{left} left, all in manifests, which no database has: bring them back from a version "
+            "or a copy, or forget these snapshots"
+        )
+    elif all(problem.kind == "archived" for problem in result.remaining):
+        output.result(
+            f"{left} left, all archived: ask for readable copies with verify --request-thaw DAYS"
+        )
+    else:
+        sources = ", ".join(map(printable, args.source))
+        output.result(f"{left} left: no file for it in {sources}")
     return errors.DAMAGED
 
 
