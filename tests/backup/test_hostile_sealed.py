@@ -11,7 +11,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt import FormatError
-from kumo_crt.backup import _manifest, _sealing
+from kumo_crt.backup import _configuration, _manifest, _sealing
 from tests.backup.helpers import KEY, closed, flipped
 from tests.backup.test_hostile_manifests import ID, WHERE, valid
 
@@ -139,11 +139,11 @@ def test_every_bit_of_a_manifest_is_sealed() -> None:
     ],
 )
 def test_malformed_configurations(encryption: object, field: str) -> None:
-    config = _manifest.new_config("prod", None, None, None, KEY)
-    text = _manifest.encode_config(config)
-    assert _manifest.decode_config(text, WHERE) == config
+    config = _configuration.new_config("prod", None, None, None, KEY)
+    text = _configuration.encode_config(config)
+    assert _configuration.decode_config(text, WHERE) == config
     document = json.loads(text)
     document["encryption"] = encryption
     with pytest.raises(FormatError) as caught:
-        _manifest.decode_config(json.dumps(document).encode(), WHERE)
+        _configuration.decode_config(json.dumps(document).encode(), WHERE)
     assert str(caught.value).startswith(f"{WHERE}, field {field}: ")

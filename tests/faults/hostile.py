@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup import _documents, _inflight, _ledger, _manifest, _notices, _sealing
+from kumo_crt.backup import (
+    _configuration,
+    _documents,
+    _inflight,
+    _ledger,
+    _manifest,
+    _notices,
+    _sealing,
+)
 from kumo_crt.export import _manifest as _export
 from tests.backup import test_hostile_manifests as snapshots
 from tests.backup.helpers import closed
@@ -217,7 +225,7 @@ KINDS = [
             "created_at": _AT,
             "encryption": {"algorithm": _sealing.ALGORITHM, "key_check": "0" * 32},
         },
-        lambda document: _manifest.decode_config(document, WHERE),
+        lambda document: _configuration.decode_config(document, WHERE),
         _ENCRYPTED,
     ),
     Kind(
@@ -229,7 +237,7 @@ KINDS = [
             "environment": "prod",
             "created_at": _AT,
         },
-        lambda document: _manifest.decode_config(document, WHERE),
+        lambda document: _configuration.decode_config(document, WHERE),
         {
             **_each(
                 repository_id=[*_NO_TEXT, "a\nb", "\x1b[2J", "a" * 5000],

@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _known, _layout, _manifest, _sealing
+from kumo_crt.backup import _configuration, _known, _layout, _sealing
 from kumo_crt.backup._clock import ServiceClock
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
@@ -67,8 +67,8 @@ class RepositoryBase:
         self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None
         self._owned = client is None
         self._client = client if client is not None else S3Client()
-        self._config: _manifest.Config | None = None
-        self._just_read: tuple[_manifest.Config, ServiceClock] | None = None
+        self._config: _configuration.Config | None = None
+        self._just_read: tuple[_configuration.Config, ServiceClock] | None = None
         self._given_key = encryption_key
         # The key that everything in the repository is sealed with, once that is certain.
         self._key: Key | None = None
@@ -123,7 +123,7 @@ class RepositoryBase:
         )
         try:
             key = repository._find_key()
-            config = _manifest.new_config(
+            config = _configuration.new_config(
                 repository._environment, storage_class, sse, kms_key_id, key
             )
             if repository._run(_lost.look_task(repository._store())) is not None:
@@ -173,7 +173,7 @@ class RepositoryBase:
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _write_config(self, config: _manifest.Config, key: Key | None) -> None:
+    def _write_config(self, config: _configuration.Config, key: Key | None) -> None:
         """Writes the configuration, which must not be there yet.
 
         Raises:
@@ -187,7 +187,9 @@ class RepositoryBase:
         try:
             if config.storage_class is not None:
                 self._run(try_storage_class_task(store, config.storage_class))
-            self._run(write_new_task(store, _layout.CONFIG_KEY, _manifest.encode_config(config)))
+            self._run(
+                write_new_task(store, _layout.CONFIG_KEY, _configuration.encode_config(config))
+            )
         except PreconditionFailedError:
             raise self._exists() from None
 
@@ -201,7 +203,7 @@ class RepositoryBase:
     def _run(self, task: Task[T]) -> T:
         return self._client._run(task)
 
-    def _load(self, *, persistent: bool = True) -> tuple[_manifest.Config, datetime]:
+    def _load(self, *, persistent: bool = True) -> tuple[_configuration.Config, datetime]:
         """The configuration, and the service's time.
 
         What `open` has just read is not read again by what comes next: it never changes.
@@ -229,7 +231,7 @@ class RepositoryBase:
             self._given_key = Key.from_environment()
         return self._given_key
 
-    def _checked_key(self, config: _manifest.Config) -> Key | None:
+    def _checked_key(self, config: _configuration.Config) -> Key | None:
         """The key, if there is one, and it is the repository's.
 
         Raises:
@@ -266,7 +268,7 @@ class RepositoryBase:
                 "KUMO_CRT_KEY_COMMAND)"
             )
 
-    def _guarded(self) -> tuple[_manifest.Config, datetime]:
+    def _guarded(self) -> tuple[_configuration.Config, datetime]:
         """The configuration and the service's time, if this client may write here.
 
         Raises:
@@ -276,7 +278,7 @@ class RepositoryBase:
         self._check_environment(config)
         return config, now
 
-    def _check_environment(self, config: _manifest.Config) -> None:
+    def _check_environment(self, config: _configuration.Config) -> None:
         if self._environment and config.environment and self._environment != config.environment:
             raise EnvironmentMismatchError(
                 f"{self._location}: belongs to environment {config.environment!r}, this client to "

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup import _inflight, _layout, _manifest, _notices
+from kumo_crt.backup import _configuration, _inflight, _layout, _manifest, _notices
 from kumo_crt.backup._kept import Kept, missing_task
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._notices import Notices
@@ -117,7 +117,7 @@ def check_sent(store: Store, kept: Kept, files: Iterable[SnapshotFile]) -> Task[
         )
 
 
-def encode(store: Store, snapshot: Snapshot, config: _manifest.Config, tool: str) -> bytes:
+def encode(store: Store, snapshot: Snapshot, config: _configuration.Config, tool: str) -> bytes:
     """A snapshot's manifest, read back as a reader would.
 
     A manifest that cannot be restored must never be committed.
@@ -139,7 +139,7 @@ def commit(
     store: Store,
     lease: Lease,
     draw: Callable[[], Snapshot],
-    config: _manifest.Config,
+    config: _configuration.Config,
     tool: str,
     tried: list[tuple[str, bytes]],
 ) -> Task[Committed]:

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _documents, _layout, _manifest, _sealing
-from kumo_crt.backup._manifest import Config
+from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     ChecksumMismatchError,

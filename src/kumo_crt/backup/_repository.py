@@ -172,9 +172,9 @@ class Repository(Care, Keeping):
             FormatError: No manifest can be read, or they are of several repositories.
             ValueError: A setting is none that S3, or this service, has.
         """
-        from kumo_crt.backup import _lost, _manifest
+        from kumo_crt.backup import _configuration, _lost
 
-        terms = _manifest.new_config(environment or None, storage_class, sse, kms_key_id)
+        terms = _configuration.new_config(environment or None, storage_class, sse, kms_key_id)
         if self._run(self._store().config()) is not None:
             raise self._exists()
         self._check_environment(terms)

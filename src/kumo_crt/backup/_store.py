@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _documents, _layout, _manifest
+from kumo_crt.backup import _configuration, _documents, _layout, _manifest
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._layout import Location
 from kumo_crt.backup._results import Snapshot
@@ -26,7 +26,7 @@ class Store(NamedTuple):
 
     context: Context
     location: Location
-    terms: _manifest.Config | None = None
+    terms: _configuration.Config | None = None
     key: Key | None = None
 
     @property
@@ -133,7 +133,7 @@ class Store(NamedTuple):
         page, _ = yield from self.list_page(key)
         return any(item.key == self.location.key(key) for item in page)
 
-    def config(self) -> Task[tuple[_manifest.Config, datetime] | None]:
+    def config(self) -> Task[tuple[_configuration.Config, datetime] | None]:
         """The repository's configuration and the service's time; None if there is none."""
         try:
             document, now = yield from self.read(_layout.CONFIG_KEY)
@@ -141,4 +141,4 @@ class Store(NamedTuple):
             if error.code == "NoSuchBucket":
                 raise
             return None
-        return _manifest.decode_config(document, self.url(_layout.CONFIG_KEY)), now
+        return _configuration.decode_config(document, self.url(_layout.CONFIG_KEY)), now

@@ -15,7 +15,6 @@ from kumo_crt.backup import (
     _inflight,
     _known,
     _layout,
-    _manifest,
     _names,
     _notices,
     _packing,
@@ -26,6 +25,7 @@ from kumo_crt.backup import (
 from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import Capture, CapturedFile
 from kumo_crt.backup._commit import Reused
+from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._kept import Kept
 from kumo_crt.backup._lease import Lease
@@ -47,7 +47,7 @@ class BackupPlan:
 
     store: Store
     capture: Capture
-    config: _manifest.Config
+    config: Config
     created_at: datetime
     tags: Mapping[str, str]
     tool: str
