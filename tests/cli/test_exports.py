@@ -76,6 +76,15 @@ def test_usage(kumo: Run, bucket: str, database: Path, words: tuple[str, ...]) -
     kumo("export", database, f"s3://{bucket}/keys", *words).failed(2)
 
 
+def test_bounds_that_exclude_each_other(kumo: Run, bucket: str, database: Path) -> None:
+    refused = kumo("export", database, f"s3://{bucket}/keys", "--prefix", "a", "--start", "b")
+    refused.failed(2, "no key fits prefix=b'a', start=b'b' (--prefix, --start)")
+
+
+def test_a_question_mark_in_a_prefix(kumo: Run, bucket: str, database: Path) -> None:
+    kumo("export", database, f"s3://{bucket}/q?x=1").failed(2, "'?' is not possible")
+
+
 def test_interrupted(
     s3_server: S3Server, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:

@@ -153,7 +153,6 @@ _FILE = {"key": f"files/{'0' * 16}/000000.sst", "size": 10, "crc32c": "00000000"
         ({"encoding": "jsonl"}, r"files\[0\].key"),
         ({"comparator": "mine"}, "comparator"),
         ({"created_at": "yesterday"}, "created_at"),
-        ({"column_family": ""}, "column_family"),
         ({"column_family": 5}, "column_family"),
         ({"column_family": "x" * 2_000}, "column_family"),
         ({"start": 5}, "start"),

@@ -412,3 +412,27 @@ def test_limits(
     assert time.monotonic() - begun > 0.5
     with pytest.raises(ValueError, match="requests per second is -1"):
         export.import_(_url(bucket), tmp_path / "x", client=s3, max_requests_per_second=-1)
+
+
+@pytest.mark.parametrize("encoding", ["sst", "jsonl"])
+def test_a_column_family_without_a_name(
+    s3: kumo_crt.S3Client, bucket: str, tmp_path: Path, encoding: str
+) -> None:
+    """RocksDB takes the empty name: it is not the same as none that is given."""
+    place = f"s3://{bucket}/exports/one"
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    db[b"key"] = b"of another one"
+    unnamed = db.create_column_family("", databases.options())
+    unnamed[b"key"] = b"value"
+    unnamed.close()
+    db.close()
+    report = export.export(tmp_path / "db", place, client=s3, column_family="", encoding=encoding)
+    assert (report.info.column_family, report.info.entries) == ("", 1)
+    back = export.import_(place, tmp_path / "copy", client=s3)
+    assert back.column_family == ""
+    assert databases.read_all(tmp_path / "copy") == [("", b"key", b"value")]
+    named = export.import_(place, tmp_path / "named", client=s3, column_family="other")
+    assert named.column_family == "other"
+    export.export(tmp_path / "db", f"{place}/two", client=s3, encoding=encoding)
+    export.import_(f"{place}/two", tmp_path / "into", client=s3, column_family="")
+    assert databases.read_all(tmp_path / "into") == [("", b"key", b"of another one")]

@@ -61,8 +61,10 @@ class Location(NamedTuple):
         Raises:
             ValueError: It is something else.
         """
+        if "?" in url:
+            raise ValueError(f"repository {url!r}: '?' is not possible in s3://bucket/prefix")
         parts = urlsplit(url, allow_fragments=False)
-        if parts.scheme != "s3" or not parts.netloc or parts.query:
+        if parts.scheme != "s3" or not parts.netloc:
             raise ValueError(f"repository {url!r}: expected s3://bucket/prefix")
         prefix = parts.path.strip("/")
         if any(segment in ("", ".", "..") for segment in prefix.split("/")) and prefix:

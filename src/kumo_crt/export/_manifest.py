@@ -87,9 +87,9 @@ def decode(document: bytes | memoryview, where: str, url: str) -> ExportInfo:
 
 
 def _family(reader: Reader) -> str:
-    # RocksDB allows any name, also one that no line of text could have.
+    # RocksDB allows any name: the empty one, too, and one that no line of text could have.
     name = reader.value("column_family")
-    if not isinstance(name, str) or not name or len(name) > 1024:
+    if not isinstance(name, str) or len(name) > 1024:
         raise reader.error("column_family", "expected a name")
     return name
 

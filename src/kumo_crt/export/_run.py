@@ -32,7 +32,8 @@ _CONCURRENCY = 4
 
 _FULL = (
     "make room, or name another temporary directory (TMPDIR), and run it again: an export is "
-    "written there before it is sent, a few files at once (max_concurrency). Nothing of it was kept"
+    "written there before it is sent, a few files at once (max_concurrency, "
+    "--max-concurrency). Nothing of it was kept"
 )
 _FULL_BESIDE = (
     "make room and run it again: all files of an import are brought beside the database before it "
@@ -175,7 +176,7 @@ def import_(
     budget = Budget.of(max_bytes_per_second, max_requests_per_second)
     with _client(client) as used, contextlib.ExitStack() as stack:
         info = inspect(url, client=used)
-        name = column_family or info.column_family
+        name = info.column_family if column_family is None else column_family
         if dry_run and isinstance(target, str | os.PathLike) and _receive.is_fresh(Path(target)):
             return ImportReport(info, os.fspath(target), name, time.monotonic() - begun)
         stack.enter_context(room_in("the database's file system", _FULL_BESIDE))

@@ -42,7 +42,8 @@ class Range:
             TypeError: A bound is something else than bytes.
             ValueError: No key can be in it.
         """
-        for name, value in (("prefix", prefix), ("start", start), ("stop", stop)):
+        given = {"prefix": prefix, "start": start, "stop": stop}
+        for name, value in given.items():
             if value is not None and not isinstance(value, bytes):
                 raise TypeError(f"{name}: expected bytes, not {type(value).__name__}")
         if prefix:
@@ -51,7 +52,11 @@ class Range:
             stops = [bound for bound in (stop, end) if bound is not None]
             stop = min(stops, default=None)
         if start is not None and stop is not None and start >= stop:
-            raise ValueError(f"no key is from {start!r} on and before {stop!r}")
+            told = {name: value for name, value in given.items() if value is not None}
+            raise ValueError(
+                f"no key fits {', '.join(f'{name}={value!r}' for name, value in told.items())} "
+                f"({', '.join(f'--{name}' for name in told)})"
+            )
         return cls(start or None, stop)
 
 
