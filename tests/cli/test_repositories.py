@@ -295,3 +295,11 @@ def test_tls(kumo: Run, s3_server: S3Server, bucket: str) -> None:
     unsafe = kumo("ls", url, "--no-verify-tls", env=system)
     assert unsafe.code == 0
     assert unsafe.err.startswith("kumo-crt: warning: --no-verify-tls")
+
+
+def test_a_database_that_is_refused_leaves_no_repository(
+    kumo: Run, boto: Any, bucket: str, database: Path
+) -> None:
+    min(database.glob("*.sst")).unlink()
+    kumo("backup", database, f"s3://{bucket}/new", "--create").failed(1, "it is not there")
+    assert boto.list_objects_v2(Bucket=bucket).get("Contents", []) == []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import kumo_crt
@@ -34,9 +35,20 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_repository(
-    args: argparse.Namespace, output: Output, *, create: bool = False
+    args: argparse.Namespace,
+    output: Output,
+    *,
+    create: bool = False,
+    before: Callable[[], object] = lambda: None,
 ) -> Iterator[kumo_crt.Repository]:
-    """Opens the repository of a command, or creates it."""
+    """Opens the repository of a command, or creates it.
+
+    Args:
+        args: The command's.
+        output: Where it is told.
+        create: Create it if there is none.
+        before: Called before that.
+    """
     key = key_of(args, output)
     with open_client(args, output) as client:
         options: dict[str, Any] = {
@@ -51,6 +63,7 @@ def open_repository(
         except SnapshotNotFoundError:
             if not create:
                 raise
+            before()
             try:
                 repository = kumo_crt.Repository.create(
                     args.url,
@@ -67,6 +80,14 @@ def open_repository(
                 output.message(f"created the {kind} {printable(args.url)}")
         with repository:
             yield repository
+
+
+def _try_source(args: argparse.Namespace) -> None:
+    """Captures a database once for nothing: one that is refused leaves no repository behind."""
+    from kumo_crt.backup._capture import capture
+
+    with capture(args.db, live=True, data_paths=args.data_path):
+        pass
 
 
 def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
@@ -122,12 +143,17 @@ def backup(args: argparse.Namespace, output: Output) -> int:
     if args.create:
         from kumo_crt.backup._capture import directory_of  # restores do not need it
 
-        directory_of(args.db)  # a word misspelt is not to leave a repository behind
+        directory_of(args.db)  # a word misspelt is told first
     elif asked := [option for option in TERMS if getattr(args, option) is not None]:
         raise UsageError(f"{_option(asked[0])} goes with --create: a repository keeps what it has")
     try:
         with (
-            open_repository(args, output, create=args.create and not args.dry_run) as repository,
+            open_repository(
+                args,
+                output,
+                create=args.create and not args.dry_run,
+                before=partial(_try_source, args),
+            ) as repository,
             progress.bar(output, "backup") as report,
         ):
             _check_terms(args, repository)
