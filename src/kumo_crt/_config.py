@@ -143,7 +143,8 @@ def _number(
     if not low <= value <= high:
         # Whole: nobody sees 5 MiB in 5.24288e+06.
         limits = (f"{limit:.0f}" if limit >= 1 else f"{limit:g}" for limit in (low, high))
-        raise ValueError(f"{said} is {value}: it must be from {' to '.join(limits)}")
+        unit = " bytes" if convert is parse_size else ""
+        raise ValueError(f"{said} is {value}: it must be from {' to '.join(limits)}{unit}")
     return value
 
 

@@ -152,8 +152,13 @@ def test_settings(
     for name, value, message in (
         ("KUMO_CRT_BUNDLE_BELOW", "many", "is not a size"),
         ("KUMO_CRT_BUNDLE_BELOW", "-1", "is not a size"),
-        ("KUMO_CRT_BUNDLE_SIZE", "1GiB", "must be from"),
-        ("KUMO_CRT_BUNDLE_BELOW", "2MiB", "more than bundle_size"),
+        ("KUMO_CRT_BUNDLE_SIZE", "1GiB", "KUMO_CRT_BUNDLE_SIZE is .* must be from"),
+        ("KUMO_CRT_BUNDLE_BELOW", "1GiB", "KUMO_CRT_BUNDLE_BELOW is .* must be from"),
+        (
+            "KUMO_CRT_BUNDLE_BELOW",
+            "2MiB",
+            "_BELOW is 2097152 bytes, more than KUMO_CRT_BUNDLE_SIZE",
+        ),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)

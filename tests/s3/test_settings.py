@@ -260,3 +260,9 @@ def test_tls_can_be_made_ready_late(
     with kumo_crt.S3Client(**s3_server.client_arguments()) as client:
         client.put_object(bucket, "key", b"data")
         assert content(client.get_object(bucket, "key")) == b"data"
+
+
+def test_limits_tell_their_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", "1MiB")
+    with pytest.raises(ValueError, match=r"KUMO_CRT_MEMORY_LIMIT is .* to \d+ bytes$"):
+        _config.resolve()

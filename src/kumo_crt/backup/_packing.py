@@ -49,27 +49,24 @@ def limits(below: int | None, size: int | None) -> Limits:
     Raises:
         ValueError: A value is out of its range.
     """
-    found = Limits(
-        _setting("bundle_below", below, DEFAULT_BUNDLE_BELOW, 0),
-        _setting("bundle_size", size, DEFAULT_BUNDLE_SIZE, MIB),
-    )
-    if found.below > found.size:
-        raise ValueError(
-            f"bundle_below is {found.below}, more than bundle_size, which is {found.size}"
-        )
-    return found
+    below, said_below = _setting("bundle_below", below, DEFAULT_BUNDLE_BELOW, 0)
+    size, said_size = _setting("bundle_size", size, DEFAULT_BUNDLE_SIZE, MIB)
+    if below > size:
+        raise ValueError(f"{said_below} is {below} bytes, more than {said_size}, which is {size}")
+    return Limits(below, size)
 
 
-def _setting(name: str, value: int | None, default: int, least: int) -> int:
+def _setting(name: str, value: int | None, default: int, least: int) -> tuple[int, str]:
+    """A value, and what the one who gave it calls it."""
     if value is None:
         variable = f"KUMO_CRT_{name.upper()}"
         text = os.environ.get(variable)
         if not text:
-            return default
-        value = read_variable(variable, text, parse_size)
+            return default, name
+        name, value = variable, read_variable(variable, text, parse_size)
     if not least <= value <= MAX_BUNDLE_SIZE:
         raise ValueError(f"{name} is {value}: it must be from {least} to {MAX_BUNDLE_SIZE} bytes")
-    return value
+    return value, name
 
 
 class Bundle(NamedTuple):

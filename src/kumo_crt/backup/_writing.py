@@ -49,7 +49,7 @@ def try_storage_class_task(store: Store, storage_class: str) -> Task[None]:
         if error.code != "InvalidStorageClass":
             raise
         raise ValueError(
-            f"storage_class {storage_class!r}: the service has no such class"
+            f"storage_class {storage_class!r} (--storage-class): the service has no such class"
         ) from error
     with contextlib.suppress(KumoError):
         yield from delete_task(store.context, store.bucket, key)
