@@ -82,7 +82,7 @@ def test_damage_on_the_disk(
     if not live:
         db.close()
     damaged = _damage(tmp_path / "db", pattern)
-    with pytest.raises(kumo_crt.IntegrityError, match=f"{damaged.name}: has CRC32C"):
+    with pytest.raises(kumo_crt.IntegrityError, match=f"{damaged}: has CRC32C"):
         repository.backup(tmp_path / "db", live=live)
     assert repository.snapshots() == []
     # What is damaged was not stored under the name of what is not.
@@ -100,7 +100,7 @@ def test_damage_in_a_file_of_many_parts(
     damaged = _damage(tmp_path / "db", "*.sst")
     assert damaged.stat().st_size > 10_000_000
     with kumo_crt.Repository.create(url(bucket), client=small_parts) as repository:
-        with pytest.raises(kumo_crt.IntegrityError, match=f"{damaged.name}: has CRC32C"):
+        with pytest.raises(kumo_crt.IntegrityError, match=f"{damaged}: has CRC32C"):
             repository.backup(tmp_path / "db")
         assert repository.snapshots() == []
         # Another file's upload may stay, to be gone on with.

@@ -28,7 +28,11 @@ def open_here(path: Path) -> bool:
 
 @contextlib.contextmanager
 def database_lock(
-    directory: Path, *, here: str = "close it first", elsewhere: str = "close it there first"
+    directory: Path,
+    *,
+    here: str = "close it first",
+    elsewhere: str = "close it there first",
+    reading: bool = False,
 ) -> Iterator[None]:
     """Holds RocksDB's LOCK, if there is one, so that nobody opens the database meanwhile.
 
@@ -36,6 +40,8 @@ def database_lock(
         directory: The database's.
         here: What to do if this process has it open.
         elsewhere: What to do if another one has.
+        reading: The database is only read: where the file cannot be written to, a lock that others
+            who only read may hold as well is enough. RocksDB's own excludes it, in every process.
 
     Raises:
         RepositoryLockedError: Somebody has it open.
@@ -48,18 +54,10 @@ def database_lock(
     # letting it go would unlock that database.
     if open_here(path):
         raise RepositoryLockedError(f"{directory}: the database is open in this process: {here}")
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise RepositoryLockedError(
-            f"{path}: cannot be locked ({os.strerror(error.errno)}), so that the database may be "
-            f"open in another process: {elsewhere}"
-        ) from None
+    fd, kind = _open(path, reading, elsewhere)
     try:
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(fd, kind | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise
@@ -69,3 +67,20 @@ def database_lock(
         yield
     finally:
         os.close(fd)
+
+
+def _open(path: Path, reading: bool, elsewhere: str) -> tuple[int, int]:
+    """Opens the file for the lock that can be had; with its kind."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC), fcntl.LOCK_EX
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        reason = os.strerror(error.errno)
+    if reading:
+        with contextlib.suppress(PermissionError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH
+    raise RepositoryLockedError(
+        f"{path}: cannot be locked ({reason}), so that the database may be open in another "
+        f"process: run this as the user that it belongs to, or as root; else {elsewhere}"
+    )

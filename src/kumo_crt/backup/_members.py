@@ -113,7 +113,7 @@ class Member:
     def _changed(self, size: int) -> IntegrityError:
         file = self.file
         return IntegrityError(
-            f"{file.source}: {size} bytes, it had {file.size} when the backup began"
+            f"{file.shown}: {size} bytes, it had {file.size} when the backup began"
         )
 
     def _whole_crc32c(self) -> int | None:
@@ -226,8 +226,8 @@ def checked(file: CapturedFile, crc: int) -> int:
     """Compares a file's CRC32C with the one that RocksDB recorded when it wrote the file."""
     if file.checksum not in (None, crc):
         raise IntegrityError(
-            f"{file.path}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
-            "wrote the file: it is damaged on this disk. No snapshot was made; the last one may "
-            "have the file as it was (kumo-crt restore)"
+            f"{file.shown}: has CRC32C {crc:08x}, and RocksDB recorded {file.checksum:08x} when it "
+            "wrote the file: it is damaged on this disk. No snapshot was made; if there are older "
+            "ones, they may have the file as it was (kumo-crt snapshots, restore)"
         )
     return crc

@@ -31,6 +31,7 @@ from kumo_crt.backup._kept import Kept
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._packing import Bundle, Limits, Packing
+from kumo_crt.backup._reading import may_be_read
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
 from kumo_crt.backup._store import Store
@@ -84,13 +85,8 @@ class BackupPlan:
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
     """Runs a plan; the snapshot exists when this has returned, and not before."""
-    for file in plan.capture.files:
-        if plan.single_object or not _is_inline(file):
-            plan.names[file.path], entries = _names.examine(
-                file, plan.capture.db_id, plan.store.key
-            )
-            if file.kind == "sst":
-                plan.entries.append(entries)
+    with may_be_read():
+        _examine(plan)
     if plan.dry_run:
         # Whether it can be put right is not tried.
         plan.notices = yield from _notices.read_all_task(plan.store)
@@ -106,6 +102,16 @@ def backup_task(plan: BackupPlan) -> Task[Snapshot]:
         "what was sent already is found",
     )
     return (yield from lease.during(_pinned(plan, lease)))
+
+
+def _examine(plan: BackupPlan) -> None:
+    for file in plan.capture.files:
+        if plan.single_object or not _is_inline(file):
+            plan.names[file.path], entries = _names.examine(
+                file, plan.capture.db_id, plan.store.key
+            )
+            if file.kind == "sst":
+                plan.entries.append(entries)
 
 
 def _look_up(plan: BackupPlan) -> Task[None]:

@@ -95,7 +95,7 @@ def compact_closed(path: Path) -> None:
     if not (path / "LOCK").exists():
         raise RepositoryError(
             f"{path}: is no database that was opened, perhaps a checkpoint, and is left as it is: "
-            "compact the database that it comes from (compact_first, --compact-first)"
+            "compact the database that it comes from (compact_first=True, --compact-first)"
         )
     with database_lock(path):
         _check_options(path)
@@ -103,7 +103,8 @@ def compact_closed(path: Path) -> None:
         from rocksdict import Rdict
     except ImportError:
         raise RepositoryError(
-            "compact_first opens the database with rocksdict: install kumo-crt[rocksdb]"
+            "compact_first=True, --compact-first: rocksdict opens the database for it: "
+            "pip install 'kumo-crt[rocksdb]'"
         ) from None
     try:
         database = Rdict(os.fspath(path))

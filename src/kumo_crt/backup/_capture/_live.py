@@ -253,6 +253,7 @@ class _Live:
             raise MovedError("another database took its place")  # and these OPTIONS may be its own
         sequence = max(state.last_sequence, cut.last_sequence or 0)
         followed.logs.let_go(cut)
+        copied = followed.tables.warnings(tables)
         followed.tables.let_go(tables)
         return Capture(
             files=tuple(files),
@@ -260,7 +261,7 @@ class _Live:
             sequence_number=sequence,
             column_families=families,
             scattered=scattered,
-            warnings=(*warnings_of(state), *followed.warnings, *cut.warnings),
+            warnings=(*warnings_of(state), *followed.warnings, *cut.warnings, *copied),
         )
 
     def _options(self, families: tuple[str, ...], *, patient: bool) -> list[CapturedFile]:

@@ -63,11 +63,11 @@ class Places:
 
     def missing(self, name: str) -> RepositoryError:
         """The error for a live file that is in none of them."""
-        others = ", ".join(str(place) for place in self.named or self._logged)
+        places = ", ".join(str(path.parent) for path in self.of(name))
         return RepositoryError(
-            f"{self.directory / name}: the MANIFEST names this file, and it is not there"
-            f"{f' (nor in {others})' if others else ''}. If the database keeps files in several "
-            "directories (db_paths, cf_paths), name the others (data_paths, --data-path)"
+            f"{self.directory}: the MANIFEST names {name}, and it is not there (looked for in "
+            f"{places}). If the database keeps files in several directories (db_paths, cf_paths), "
+            "name the others (data_paths, --data-path)"
         )
 
 

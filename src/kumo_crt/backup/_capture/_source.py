@@ -15,8 +15,9 @@ from kumo_crt.backup._capture._mend import mended
 from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
-from kumo_crt.backup._capture._workplace import NO_LINKS, Workplace
+from kumo_crt.backup._capture._workplace import NoLinksError, Workplace
 from kumo_crt.backup._lock import database_lock, open_here
+from kumo_crt.backup._reading import may_be_read
 from kumo_crt.backup._room import no_room, room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
@@ -53,7 +54,7 @@ def capture(
         RepositoryError: It is no database, or files of it are missing.
     """
     with contextlib.ExitStack() as stack:
-        with room_in("the database's file system", _FULL):
+        with may_be_read(), room_in("the database's file system", _FULL):
             taken = stack.enter_context(_taken(source, live, data_paths))
         with room_in("the temporary directory", _FULL):
             mended_one = stack.enter_context(mended(taken))
@@ -68,7 +69,9 @@ def directory_of(source: str | os.PathLike[str]) -> Path:
     """
     # Resolved, because hard links are possible only on the file system that the files are on.
     directory = Path(source).resolve()
-    if not (directory / "CURRENT").is_file():
+    with may_be_read():
+        found = (directory / "CURRENT").is_file()
+    if not found:
         what = "no database: there is no CURRENT file in it"
         if not directory.is_dir():
             what = "is no directory" if directory.exists() else "no such directory"
@@ -150,6 +153,8 @@ def _checkpoint_of(
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(directory / EXTRA_CONFIG, target / EXTRA_CONFIG)
             taken = read_state(Places(target), temporary=True, db_id=identity_file(directory))
+            files = (file._replace(origin=directory / file.path) for file in taken.files)
+            taken = taken._replace(files=tuple(files))
         yield taken
 
 
@@ -170,29 +175,41 @@ def _linked(places: Places) -> Iterator[Capture]:
         lock.enter_context(
             database_lock(
                 places.directory,
-                here="pass the open Rdict itself, or live=True",
+                here="pass the open Rdict itself, or its path with live=True",
                 elsewhere="capture it from outside (live=True), make the backup there with its "
                 "open Rdict, or close it",
+                reading=True,
             )
         )
         state = read_state(places, temporary=False)
         workplace = stack.enter_context(Workplace(places.directory))
         try:
-            files = [_own(file, workplace) for file in state.files]
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            # Nothing can be linked here: the database stays locked for as long as it takes.
+            files = tuple(_own(file, workplace) for file in state.files)
+        except NoLinksError as error:
+            # The database stays locked for as long as it takes.
+            held = (
+                f"{places.directory}: its files are read where they are, and its LOCK is held "
+                "until all is sent: who opens the database before that gets RocksDB's error that "
+                f"it is locked. {error}"
+            )
+            state = state._replace(warnings=(*state.warnings, held))
         else:
-            state = state._replace(files=tuple(files))
+            state = state._replace(files=files)
             lock.close()
         yield state
 
 
 def _own(file: CapturedFile, workplace: Workplace) -> CapturedFile:
-    target = workplace.near(file.source.parent) / file.path
+    """Links or copies a file.
+
+    Raises:
+        NoLinksError: It cannot be linked.
+    """
     if file.kind in ("sst", "blob"):
-        os.link(file.source, target)
+        target = workplace.link(file.source, file.path)
+        if target is None:
+            raise workplace.obstacle or AssertionError("it tells why")
     else:
+        target = workplace.near(file.source.parent) / file.path
         shutil.copyfile(file.source, target)
-    return file._replace(source=target, temporary=True)
+    return file._replace(source=target, temporary=True, origin=file.source)

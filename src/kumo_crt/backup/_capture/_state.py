@@ -118,20 +118,22 @@ def blob_name(number: int) -> str:
     return f"{number:06d}.blob"
 
 
-def captured_table(sst: _core.SstFile, source: Path, size: int, *, temporary: bool) -> CapturedFile:
+def captured_table(
+    sst: _core.SstFile, source: Path, size: int, origin: Path | None = None, *, temporary: bool
+) -> CapturedFile:
     """A table file as a part of a capture."""
     checksum = _recorded(sst.file_checksum_func_name, sst.file_checksum)
     name = table_name(sst.number)
-    return CapturedFile(name, "sst", sst.number, source, size, temporary, checksum)
+    return CapturedFile(name, "sst", sst.number, source, size, temporary, checksum, origin)
 
 
 def captured_blob(
-    blob: _core.BlobFile, source: Path, size: int, *, temporary: bool
+    blob: _core.BlobFile, source: Path, size: int, origin: Path | None = None, *, temporary: bool
 ) -> CapturedFile:
     """A blob file as a part of a capture."""
     checksum = _recorded(blob.checksum_method, blob.checksum_value)
     name = blob_name(blob.number)
-    return CapturedFile(name, "blob", blob.number, source, size, temporary, checksum)
+    return CapturedFile(name, "blob", blob.number, source, size, temporary, checksum, origin)
 
 
 def _recorded(method: str, value: bytes) -> int | None:

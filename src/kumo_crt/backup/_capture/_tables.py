@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 from kumo_crt import _core
+from kumo_crt.backup._capture._logs import copy_prefix
 from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._state import (
     blob_name,
@@ -17,6 +19,14 @@ from kumo_crt.backup._capture._state import (
 )
 from kumo_crt.backup._capture._types import CapturedFile
 from kumo_crt.backup._capture._workplace import Workplace
+
+
+class _Linked(NamedTuple):
+    """A file that is held: the link or copy, its size, and the database's own."""
+
+    path: Path
+    size: int
+    origin: Path
 
 
 class LinkedTables:
@@ -32,7 +42,7 @@ class LinkedTables:
         self._places = places
         self._workplace = workplace
         self._copies = copies
-        self._linked: dict[str, tuple[Path, int]] = {}
+        self._linked: dict[str, _Linked] = {}
         self._tables: dict[str, int] = {}  # those that are not linked yet, with their sizes
         self._blobs: set[str] = set()
 
@@ -61,11 +71,11 @@ class LinkedTables:
         for name in sorted(self._tables, reverse=True):
             if self._link(name):
                 wanted = self._tables.pop(name)
-                check_size(self._places.directory / name, self._linked[name][1], wanted)
+                check_size(self._linked[name].origin, self._linked[name].size, wanted)
         for name in sorted(self._blobs):
             if self._link(name):
                 self._blobs.discard(name)
-                check_blob(self._linked[name][0], self._places.directory / name)
+                check_blob(self._linked[name].path, self._linked[name].origin)
 
     def _link(self, name: str) -> bool:
         try:
@@ -73,16 +83,16 @@ class LinkedTables:
             link = self._workplace.link(source, name)
             if link is None:
                 link = self._copies / name
-                shutil.copyfile(source, link)
+                _copy(source, link)
         except FileNotFoundError:
             return False
-        self._linked[name] = (link, link.stat().st_size)
+        self._linked[name] = _Linked(link, link.stat().st_size, source)
         return True
 
     def _drop(self, name: str) -> None:
         found = self._linked.pop(name, None)
         if found is not None:
-            found[0].unlink(missing_ok=True)
+            found.path.unlink(missing_ok=True)
 
     def files(self, state: _core.ManifestState) -> list[CapturedFile]:
         """The files of a state, all of which are linked."""
@@ -97,6 +107,18 @@ class LinkedTables:
             ),
         ]
 
+    def warnings(self, files: list[CapturedFile]) -> tuple[str, ...]:
+        """What to tell of those that had to be copied."""
+        copied = [file.size for file in files if file.source.parent == self._copies]
+        obstacle = self._workplace.obstacle
+        if not copied or obstacle is None:
+            return ()
+        return (
+            f"{self._places.directory}: {len(copied)} of its files ({sum(copied)} bytes) had to be "
+            "copied beside it, and every backup does that, also where nothing has changed. "
+            f"{obstacle}",
+        )
+
     def let_go(self, kept: list[CapturedFile] | None = None) -> None:
         """Gives up all files but those that are kept."""
         names = {file.path for file in kept or ()}
@@ -105,3 +127,11 @@ class LinkedTables:
         self._linked.clear()
         self._tables.clear()
         self._blobs.clear()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file that may be deleted meanwhile, with its time, which a blob file is known by."""
+    with open(source, "rb", buffering=0) as opened:
+        found = os.fstat(opened.fileno())
+        copy_prefix(opened.fileno(), target, found.st_size)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -17,6 +17,7 @@ class CapturedFile(NamedTuple):
         size: Its bytes.
         temporary: The source is a link or a copy of the capture's own.
         checksum: CRC32C that RocksDB recorded when it wrote the file, if it did.
+        origin: The database's own file, where the source is a link or a copy.
     """
 
     path: str
@@ -26,6 +27,12 @@ class CapturedFile(NamedTuple):
     size: int
     temporary: bool = False
     checksum: int | None = None
+    origin: Path | None = None
+
+    @property
+    def shown(self) -> Path:
+        """What to call it in messages: the database's own file, which stays."""
+        return self.origin or self.source
 
     def release(self) -> None:
         """Gives up the file: it is no longer needed.
