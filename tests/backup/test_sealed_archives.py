@@ -242,7 +242,7 @@ def test_an_older_reader_refuses_it(
     encrypted: kumo_crt.Repository, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = encrypted.backup(make("plain"), single_object=True)
-    monkeypatch.setattr(_manifest, "_FEATURES", ("packed", "sealed"))
+    monkeypatch.setattr(_manifest, "FEATURES", ("packed", "sealed"))
     with pytest.raises(FormatError, match=r"'sealed-archive'.*use a newer kumo_crt"):
         encrypted.snapshot(snapshot.id)
     with pytest.raises(FormatError):

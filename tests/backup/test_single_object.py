@@ -159,7 +159,7 @@ def test_an_older_reader_refuses_it(
     repository: kumo_crt.Repository, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshot = repository.backup(make("plain"), single_object=True)
-    monkeypatch.setattr(_manifest, "_FEATURES", ())
+    monkeypatch.setattr(_manifest, "FEATURES", ())
     with pytest.raises(kumo_crt.FormatError, match="packed"):
         repository.snapshot(snapshot.id)
 
