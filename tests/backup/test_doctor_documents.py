@@ -88,12 +88,19 @@ def test_a_lease_that_has_lapsed(
         ("damage notices", _inflight.notice_key("a" * 32)),
         ("ledgers", f"health/{_ID}.json"),
         ("marks", f"marks/{_ID}.json"),
-        ("pins", f"pins/{_ID}.json"),
+        ("pins", "pins/{}.json"),
     ],
 )
 def test_what_is_ignored(
-    repository: kumo_crt.Repository, boto: Any, bucket: str, check: str, key: str, content: bytes
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    check: str,
+    key: str,
+    content: bytes,
 ) -> None:
+    key = key.format(repository.backup(make("one_key")).id)
     put(boto, bucket, key, content)
     report = doctor_of(repository, write=False)
     assert report.ok
