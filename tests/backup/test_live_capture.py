@@ -232,7 +232,7 @@ def _remove(pattern: str) -> Callable[[Path], str]:
     def remove(path: Path) -> str:
         file = min(path.glob(pattern))
         file.unlink()
-        return f"{file.name}: the MANIFEST names this file"
+        return f"the MANIFEST names {file.name}, and it is not there"
 
     return remove
 

@@ -38,6 +38,7 @@ FLOORS: dict[str, int] = {
     "vast hostile documents refused": 10,
     "files that grew too large during a capture": 2,
     "files that grew too large during a download": 1,
+    "files that grew too large during a drill": 2,
     "files that grew too large during a restore": 14,
     "files that grew too large during an export": 4,
     "files that grew too large during an import": 5,
@@ -65,6 +66,7 @@ FLOORS: dict[str, int] = {
 DISK_FLOORS: dict[str, int] = {
     "full disks during a capture": 5,
     "full disks during a download": 1,
+    "full disks during a drill": 2,
     "full disks during a restore": 11,
     "full disks during an export": 4,
     "full disks during an import": 5,
