@@ -55,6 +55,23 @@ def manifest_key(snapshot: kumo_crt.Snapshot) -> str:
     return f"snapshots/{snapshot.id}.json"
 
 
+def spare_key(snapshot: kumo_crt.Snapshot) -> str:
+    """Key of the spare of its manifest."""
+    return f"spares/{snapshot.id}.json"
+
+
+def remove(boto: Any, bucket: str, snapshot: kumo_crt.Snapshot) -> None:
+    """Removes a snapshot as a deletion does: its manifest alone would count as lost."""
+    delete(boto, bucket, spare_key(snapshot))
+    delete(boto, bucket, manifest_key(snapshot))
+
+
+def replace_manifest(boto: Any, bucket: str, snapshot: kumo_crt.Snapshot, content: bytes) -> None:
+    """Puts something in the place of a manifest that has no spare."""
+    delete(boto, bucket, spare_key(snapshot))
+    put(boto, bucket, manifest_key(snapshot), content)
+
+
 def manifest(boto: Any, bucket: str, snapshot: kumo_crt.Snapshot) -> Any:
     """A snapshot's manifest as plain JSON."""
     return json.loads(get(boto, bucket, manifest_key(snapshot)))

@@ -25,6 +25,7 @@ from tests.backup.helpers import (
     keys,
     manifest,
     put,
+    replace_manifest,
     stored_files,
     url,
     write_tables,
@@ -244,7 +245,7 @@ def test_hostile_manifests(
     snapshot = repository.backup(make("many_files"))
     document = manifest(boto, bucket, snapshot)
     change(document)
-    put(boto, bucket, f"snapshots/{snapshot.id}.json", json.dumps(document).encode())
+    replace_manifest(boto, bucket, snapshot, json.dumps(document).encode())
     with pytest.raises(kumo_crt.FormatError, match=rf"snapshots/{snapshot.id}.*field {field}"):
         repository.snapshot(snapshot.id)
 

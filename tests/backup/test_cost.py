@@ -80,7 +80,7 @@ def test_an_unchanged_database_of_many_files(
     assert third.uploaded_bytes == sum(f.size for f in third.files if f.key in new)
     sent = [r for r in proxy.requests if "/data/" in r.target]
     assert {r.target.split("/data/")[1] for r in sent} == {k.removeprefix("data/") for k in new}
-    assert len(proxy.requests) <= 10 + len(sent)
+    assert len(proxy.requests) <= 11 + len(sent)
 
 
 def _bytes_read() -> int:

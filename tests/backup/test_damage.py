@@ -19,6 +19,7 @@ from tests.backup.helpers import (
     key_of,
     manifest_key,
     put,
+    replace_manifest,
     stored_files,
     tree,
     url,
@@ -192,7 +193,7 @@ def test_damaged_manifest(
     good = repository.backup(path)
     bad = repository.backup(path)
     key = manifest_key(bad)
-    put(boto, bucket, key, flipped(get(boto, bucket, key), 30))
+    replace_manifest(boto, bucket, bad, flipped(get(boto, bucket, key), 30))
     for level in ("quick", "stored", "full"):
         report = repository.verify(level=level)
         assert [(p.kind, p.key, p.path) for p in report.problems] == [("manifest", key, "")]

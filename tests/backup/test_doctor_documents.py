@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,7 +60,12 @@ def test_a_lease_that_cannot_be_read(
     assert _part(kind) in found.message
     assert f"delete {url(bucket)}/{_part(kind)}" in found.fix
     # It is told of what does not work, and in the same words.
-    refused = repository.prune if kind != "sweep" else lambda: repository.backup(path)
+    snapshot = repository.backup(path) if kind == "spare" else None
+    refused: Callable[[], object] = repository.prune
+    if kind == "sweep":
+        refused = partial(repository.backup, path)
+    elif snapshot is not None:
+        refused = partial(repository.delete_snapshot, snapshot.id)
     with pytest.raises((kumo_crt.FormatError, kumo_crt.RepositoryLockedError)) as caught:
         refused()
     assert kind == "prune" or found.fix in str(caught.value)

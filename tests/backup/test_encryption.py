@@ -76,7 +76,7 @@ def test_nothing_of_a_database_is_readable(
     assert any("/bundle-" in key for key in stored)
     for key in stored:
         content = get(boto, bucket, key)
-        if key.startswith("snapshots/"):
+        if key.startswith(("snapshots/", "spares/")):
             files = json.loads(content)["files"]
             # Their names are readable.
             content = b"".join(base64.b64decode(f["inline"]) for f in files if "inline" in f)

@@ -35,6 +35,7 @@ from tests.backup.helpers import (
     keys,
     manifest_key,
     put,
+    replace_manifest,
     stored_files,
     url,
 )
@@ -142,7 +143,7 @@ def test_manifests_cannot_be_made_without_the_key(
         if how == "plaintext":
             document["features"] = []
         text = closed(document)
-    put(boto, bucket, key, text)
+    replace_manifest(boto, bucket, snapshot, text)
     with pytest.raises(FormatError, match="field seal: it was not made with this repository's key"):
         encrypted.restore(tmp_path / "target")
     (problem,) = encrypted.verify().problems

@@ -104,6 +104,7 @@ def test_manifest(
     assert keys(boto, bucket) == {
         "kumo-repository.json",
         f"snapshots/{snapshot.id}.json",
+        f"spares/{snapshot.id}.json",
         *(file["key"] for file in document["files"] if "key" in file),
     }
 

@@ -132,7 +132,7 @@ def test_what_may_not_be_replaced(
         # Neither sent again, nor looked at again.
         proxy.requests.clear()
         assert adding.backup(path).object_keys == second.object_keys
-        assert len(proxy.requests) == 11
+        assert len(proxy.requests) == 10
     repository.restore(tmp_path / "restored")
     assert content_of(tmp_path / "restored") == library.truth("plain")
     assert known_damage(repository) == {key_of(file)}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
+from kumo_crt.backup import _upload
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.damaging import check_good, damage, largest_table, noticed
@@ -168,6 +169,7 @@ def test_damage_is_found_while_a_backup_runs(
 
 @pytest.mark.usefixtures("each_alone")
 def test_damage_that_is_found_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
     repository: kumo_crt.Repository,
     unwatched: kumo_crt.Repository,
     s3: kumo_crt.S3Client,
@@ -176,6 +178,7 @@ def test_damage_that_is_found_again_and_again(
     make: Make,
 ) -> None:
     """Then the backup fails, and says why."""
+    monkeypatch.setattr(_upload, "_FRESH", 0.0)
     path = make("plain")
     first = repository.backup(path)
     files = stored_files(first)

@@ -14,7 +14,7 @@ import pytest
 import kumo_crt
 from kumo_crt.backup import _manifest
 from tests.backup.conftest import Make
-from tests.backup.helpers import closed, manifest, manifest_key, put, tree
+from tests.backup.helpers import closed, manifest, manifest_key, replace_manifest, tree
 
 pytestmark = pytest.mark.servers("seaweed-http")
 
@@ -370,7 +370,7 @@ def test_nothing_is_written(
     document = manifest(boto, bucket, snapshot)
     document["files"].sort(key=lambda file: -file["size"])
     edit(document)
-    put(boto, bucket, manifest_key(snapshot), closed(document))
+    replace_manifest(boto, bucket, snapshot, closed(document))
     target = tmp_path / "deep" / "target"
     target.mkdir(parents=True)
     before = tree(tmp_path)

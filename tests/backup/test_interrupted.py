@@ -19,6 +19,7 @@ from tests.backup.helpers import (
     keys,
     leftovers,
     open_uploads,
+    remove,
     stored_files,
     tree,
     url,
@@ -154,7 +155,8 @@ def test_deleted_while_it_is_restored(
     snapshot = repository.backup(make("many_files"))
 
     def prune(done: int, total: int) -> None:
-        for key in keys(boto, bucket, "snapshots/") | keys(boto, bucket, "data/"):
+        remove(boto, bucket, snapshot)
+        for key in keys(boto, bucket, "data/"):
             boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/{key}")
 
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match="while it was being restored"):
@@ -290,7 +292,7 @@ def test_uncommitted_backups_on_a_service_without_stored_checksums(
     sent = None
     for _ in range(3):
         snapshot = repository.backup(path)
-        boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/snapshots/{snapshot.id}.json")
+        remove(boto, bucket, snapshot)
         sent = sent or _versions(boto, bucket)
         assert set(_versions(boto, bucket)) == set(sent)
     assert snapshot.uploaded_bytes == 0

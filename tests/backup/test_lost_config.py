@@ -12,7 +12,18 @@ import kumo_crt
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, findings_of
-from tests.backup.helpers import KEY, content_of, delete, get, keys, manifest_key, put, url
+from tests.backup.helpers import (
+    KEY,
+    content_of,
+    delete,
+    get,
+    keys,
+    manifest_key,
+    put,
+    remove,
+    spare_key,
+    url,
+)
 
 pytestmark = pytest.mark.servers("seaweed-http")
 CONFIG = "kumo-repository.json"
@@ -53,11 +64,14 @@ def test_nothing_takes_it_for_none(
     ((severity, message),) = findings_of(doctor_of(repository), "repository")
     assert severity == "error"
     assert "is lost; 2 snapshots are" in message
-    for item in (manifest_key(s) for s in (snapshot,)):
-        delete(boto, bucket, item)
+    remove(boto, bucket, snapshot)
     with pytest.raises(kumo_crt.FormatError, match="is lost; 1 snapshot is there"):
         repository.snapshots()
     for key in keys(boto, bucket, "snapshots/"):
+        delete(boto, bucket, key)
+    with pytest.raises(kumo_crt.FormatError, match="is lost; 1 snapshot is there"):
+        repository.snapshots()
+    for key in keys(boto, bucket, "spares/"):
         delete(boto, bucket, key)
     for call in calls[:4]:
         with pytest.raises(kumo_crt.FormatError, match=r"every manifest with it.*Nothing was wr"):
@@ -227,5 +241,9 @@ def test_damaged_manifests(
     assert repository.recover_config(environment=None) == wanted
     delete(boto, bucket, CONFIG)
     put(boto, bucket, manifest_key(first), b"[]")
+    # Their spares know as much.
+    assert repository.recover_config(environment=None, dry_run=True) == wanted
+    for snapshot in (first, second):
+        put(boto, bucket, spare_key(snapshot), b"[]")
     with pytest.raises(kumo_crt.FormatError, match=r"no manifest can be read.*snapshots/"):
         repository.recover_config(environment=None)

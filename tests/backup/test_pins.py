@@ -12,7 +12,7 @@ from kumo_crt.backup import _inflight
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.doctoring import doctor_of, findings_of
-from tests.backup.helpers import delete, get, keys, manifest_key, put
+from tests.backup.helpers import delete, get, keys, manifest_key, put, remove
 from tests.backup.interleaving import without_waiting
 from tests.backup.sweeping import SWEEP, sweep_of
 from tests.support.servers import S3Server
@@ -167,7 +167,7 @@ def test_a_pinned_snapshot_whose_manifest_is_lost(
     lost = repository.backup(path)
     repository.pin(lost.id)
     manifest = get(boto, bucket, manifest_key(lost))
-    delete(boto, bucket, manifest_key(lost))
+    remove(boto, bucket, lost)
     for others in (0, 1):
         report = repository.verify("all", level="quick")
         assert (report.ok, report.snapshots) == (False, others)
@@ -198,7 +198,7 @@ def test_a_pinned_snapshot_whose_manifest_is_lost(
     with without_waiting():
         repository.prune(keep_last=1)
         assert repository.verify("all", level="full").snapshots == 2
-        delete(boto, bucket, manifest_key(lost))
+        remove(boto, bucket, lost)
         repository.unpin(lost.id)
         repository.prune(keep_last=1)
     assert repository.verify("all", level="full").ok
@@ -215,7 +215,7 @@ def test_a_pin_of_a_snapshot_that_came_while_a_prune_ran(
     """The prune takes longer than a new pin is spared, and has not read that manifest."""
     snapshot = repository.backup(make("one_key"))
     manifest = get(boto, bucket, manifest_key(snapshot))
-    delete(boto, bucket, manifest_key(snapshot))
+    remove(boto, bucket, snapshot)
 
     def come(number: int, sent: Sent) -> None:
         if sent.operation == "ListObjectsV2" and sent.key.endswith("marks/"):

@@ -21,6 +21,7 @@ from tests.backup.helpers import (
     manifest_key,
     open_uploads,
     put,
+    spare_key,
     url,
 )
 from tests.backup.interleaving import without_waiting
@@ -79,6 +80,7 @@ def test_killed_at_every_request(
             assert {key for key in left if not key.startswith("health/")} == {
                 "kumo-repository.json",
                 manifest_key(again),
+                spare_key(again),
                 *again.object_keys,
             }
             assert third.id not in ids(repository)

@@ -14,7 +14,7 @@ from kumo_crt.backup import _sweep
 from kumo_crt.s3._deletions import DeleteFailure
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
-from tests.backup.helpers import PREFIX, keys, manifest_key, url
+from tests.backup.helpers import PREFIX, keys, manifest_key, spare_key, url
 from tests.backup.interleaving import without_waiting
 from tests.support.servers import S3Server
 
@@ -97,6 +97,7 @@ def test_versions_stay_until_told_otherwise(
     assert {key for key in after if not key.startswith("health/")} == {
         "kumo-repository.json",
         manifest_key(kept),
+        spare_key(kept),
         *kept.object_keys,
     }
     assert repository.verify(kept.id, level="full").ok

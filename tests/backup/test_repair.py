@@ -21,8 +21,8 @@ from tests.backup.helpers import (
     get,
     key_of,
     keys,
-    manifest_key,
     put,
+    replace_manifest,
     stored_files,
     tree,
     url,
@@ -183,7 +183,7 @@ def test_what_cannot_be_repaired(
 ) -> None:
     path = make("plain")
     snapshot = repository.backup(path)
-    put(boto, bucket, manifest_key(snapshot), b"{}")
+    replace_manifest(boto, bucket, snapshot, b"{}")
     report = repository.repair(path)
     assert [problem.kind for problem in report.remaining] == ["manifest"]
     with pytest.raises(kumo_crt.RepositoryError, match="no such directory"):
@@ -232,7 +232,7 @@ def test_somebody_else_writes_to_the_key(
 
     path = make("plain")
     _, file, good = largest_table(repository, boto, bucket, path)
-    real = _replacing._put_aside
+    real = _replacing.put_aside
     for other in (good, b"something else"):
         damage(boto, bucket, key_of(file), "checksum")
 
@@ -241,7 +241,7 @@ def test_somebody_else_writes_to_the_key(
             put(boto, bucket, key_of(file), other)
             return result
 
-        monkeypatch.setattr(_replacing, "_put_aside", aside)
+        monkeypatch.setattr(_replacing, "put_aside", aside)
         if other == good:
             assert repository.repair(path).ok
         else:

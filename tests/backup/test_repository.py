@@ -14,11 +14,11 @@ from kumo_crt.backup import _layout
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import (
-    delete,
     keys,
     leftovers,
     manifest_key,
-    put,
+    remove,
+    replace_manifest,
     stored_files,
     tree,
     url,
@@ -216,12 +216,12 @@ def test_snapshots_that_go_or_are_damaged_while_others_are_good(
 
     def delete_first(number: int, sent: Sent) -> None:
         if sent.operation == "GetObject" and sent.key.endswith(manifest_key(first)):
-            delete(boto, bucket, manifest_key(first))
+            remove(boto, bucket, first)
 
     with watched(s3, delete_first):
         assert repository.snapshots() == [second, third]
     assert keys(boto, bucket, "snapshots/") == {manifest_key(second), manifest_key(third)}
-    put(boto, bucket, manifest_key(second), b"{}")
+    replace_manifest(boto, bucket, second, b"{}")
     with pytest.raises(kumo_crt.FormatError, match=second.id):
         repository.snapshots()
     told: list[str] = []
@@ -237,7 +237,7 @@ def test_latest_after_a_snapshot_was_deleted(
 ) -> None:
     path = make("one_key")
     first, second = repository.backup(path), repository.backup(path)
-    delete(boto, bucket, manifest_key(second))
+    remove(boto, bucket, second)
     assert repository.snapshot() == first
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match=second.id):
         repository.snapshot(second.id)

@@ -10,7 +10,7 @@ import pytest
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
-from tests.backup.helpers import PREFIX, content_of, get, key_of, keys, stored_files, url
+from tests.backup.helpers import PREFIX, content_of, get, key_of, keys, remove, stored_files, url
 
 pytestmark = pytest.mark.servers("moto")
 
@@ -119,7 +119,7 @@ def test_archived_objects_of_an_uncommitted_backup(
 ) -> None:
     """Without a stored checksum, what cannot be read cannot be compared: it is sent anew."""
     repository, snapshot = archived
-    boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/snapshots/{snapshot.id}.json")
+    remove(boto, bucket, snapshot)
     again = repository.backup(tmp_path / "plain")
     assert {file.path for file in again.files} == {file.path for file in snapshot.files}
     tables = {key_of(file) for file in stored_files(again, "sst")}

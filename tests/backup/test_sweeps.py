@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _lease
+from kumo_crt.backup import _lease, _upload
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
@@ -18,6 +18,7 @@ from tests.backup.helpers import (
     keys,
     manifest_key,
     put,
+    remove,
     stored_files,
 )
 from tests.backup.sweeping import SWEEP, sweep_of
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.servers("seaweed-http")
 
 @pytest.mark.parametrize("how", ["known from a snapshot", "found"])
 def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,
     boto: Any,
@@ -35,6 +37,7 @@ def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
     how: str,
 ) -> None:
     """What only a prune that breaks the rules can do is found all the same."""
+    monkeypatch.setattr(_upload, "_FRESH", 0.0)
     path = make("many_files")
     first = repository.backup(path)
     victim = stored_files(first, "sst")[3]
@@ -44,7 +47,7 @@ def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
             if how == "found":
                 put(boto, bucket, SWEEP, sweep_of(key_of(victim)))
             else:
-                delete(boto, bucket, manifest_key(first))
+                remove(boto, bucket, first)
             delete(boto, bucket, key_of(victim))
 
     with watched(s3, tamper), pytest.raises(kumo_crt.IntegrityError, match="run it again") as told:
@@ -53,7 +56,7 @@ def test_reused_objects_are_looked_at_again_if_their_snapshot_is_gone(
     assert len(repository.snapshots()) == (1 if how == "found" else 0)
     delete(boto, bucket, SWEEP)
     if how == "found":
-        delete(boto, bucket, manifest_key(first))
+        remove(boto, bucket, first)
     repository.backup(path)
     assert repository.verify(level="full").ok
 

@@ -26,8 +26,9 @@ from tests.backup.helpers import (
     get,
     key_of,
     keys,
-    manifest_key,
     put,
+    remove,
+    replace_manifest,
     stored_files,
     url,
 )
@@ -174,7 +175,7 @@ def test_many_ledgers_become_one(
     before = repository.health()
     assert all(item.last_verified is not None for item in before)
     # Of what is gone nothing needs to be remembered.
-    delete(boto, bucket, manifest_key(second))
+    remove(boto, bucket, second)
     put(boto, bucket, "health/20200101T000000Z-00000000.json", b"no ledger at all")
     # A part that is empty: names are random, but parts are many.
     assert repository.verify(level="full", subset=(1, 999_999_999), record=True).recorded is False
@@ -278,7 +279,7 @@ def test_one_damaged_manifest_among_others(
     repository: kumo_crt.Repository, make: Make, boto: Any, bucket: str
 ) -> None:
     first, second = _two_snapshots(repository, make("many_files"))
-    put(boto, bucket, manifest_key(first), b"{}")
+    replace_manifest(boto, bucket, first, b"{}")
     report = repository.verify("all", level="full")
     assert [(p.kind, p.snapshots) for p in report.problems] == [("manifest", (first.id,))]
     assert report.files == len(_objects(second))

@@ -74,11 +74,13 @@ def test_a_manifest_that_cannot_be_read(
     (bad,) = [key for key in _keys(boto, bucket) if "/snapshots/" in key and good not in key]
     bad_id = bad.rpartition("/")[2].removesuffix(".json")
     boto.put_object(Bucket=bucket, Key=bad, Body=b"{}")
+    spare = bad.replace("/snapshots/", "/spares/")
+    boto.put_object(Bucket=bucket, Key=spare, Body=b"{}")
     listed = kumo("snapshots", repository)
     assert listed.code == 3
     assert listed.out.splitlines()[1].startswith(f"{good}  ")
     assert f"\nsnapshot {bad_id} DAMAGED: " in listed.out
-    assert listed.out.endswith("or forget it: nothing is pruned until then\n")
+    assert listed.out.endswith("or forget the snapshot: nothing is pruned until then\n")
     document = kumo("snapshots", repository, "--json").document
     assert [item["id"] for item in document["snapshots"]] == [good]
     assert list(document["unreadable"]) == [bad_id]
@@ -89,8 +91,9 @@ def test_a_manifest_that_cannot_be_read(
 def test_a_repository_without_snapshots_is_not_fresh(
     kumo: Run, boto: Any, bucket: str, repository: str
 ) -> None:
-    manifest = next(key for key in _keys(boto, bucket) if "/snapshots/" in key)
-    boto.delete_object(Bucket=bucket, Key=manifest)
+    for key in _keys(boto, bucket):
+        if "/snapshots/" in key or "/spares/" in key:
+            boto.delete_object(Bucket=bucket, Key=key)
     outcome = kumo("snapshots", repository, "--max-age", "10y")
     outcome.failed(2, "10y")
     outcome = kumo("snapshots", repository, "--max-age", "9999d")
@@ -240,10 +243,31 @@ def test_repair_of_a_manifest(kumo: Run, boto: Any, bucket: str, database: Path)
     assert kumo("backup", database, repository, "--create").code == 0
     key = next(key for key in _keys(boto, bucket) if "one/snapshots/" in key)
     content = boto.get_object(Bucket=bucket, Key=key)["Body"].read()
-    boto.put_object(Bucket=bucket, Key=key, Body=content.replace(b".sst", b".ssu", 1))
+    bad = content.replace(b".sst", b".ssu", 1)
+    boto.put_object(Bucket=bucket, Key=key, Body=bad)
+    snapshot = key.rpartition("/")[2].removesuffix(".json")
+    told = kumo("verify", repository)
+    assert told.code == 3
+    assert "spare is sound: run kumo-crt repair" in told.out
+    planned = kumo("repair", repository, "--dry-run")
+    assert (planned.code, planned.out) == (0, f"dry run: would repair 1 manifest: {snapshot}\n")
+    done = kumo("repair", repository)
+    assert (done.code, done.out) == (0, f"repaired 1 manifest: {snapshot}\n")
+    assert boto.get_object(Bucket=bucket, Key=key)["Body"].read() == content
+    assert kumo("verify", repository).code == 0
+    # Without a database there is nothing else that could be repaired.
+    table = next(key for key in _keys(boto, bucket) if key.endswith(".sst") and "one/" in key)
+    boto.delete_object(Bucket=bucket, Key=table)
+    left = kumo("repair", repository)
+    assert left.code == 3
+    assert "1 problem left: name a database that has the files" in left.out
+    assert kumo("repair", repository, database).code == 0
+    spare = key.replace("/snapshots/", "/spares/")
+    for bad_key in (key, spare):
+        boto.put_object(Bucket=bucket, Key=bad_key, Body=bad)
     left = kumo("repair", repository, database)
     assert left.code == 3
-    assert "1 problem left, all in manifests, which no database has" in left.out
+    assert "1 problem left, all in manifests whose spares cannot help" in left.out
 
 
 @pytest.mark.servers("moto")
@@ -344,6 +368,7 @@ def test_nothing_is_not_sound(kumo: Run, boto: Any, bucket: str, repository: str
     snapshot = manifest.rpartition("/")[2].removesuffix(".json")
     kumo("pin", repository, snapshot)
     boto.delete_object(Bucket=bucket, Key=manifest)
+    boto.delete_object(Bucket=bucket, Key=manifest.replace("/snapshots/", "/spares/"))
     line = ("verify", repository, "--snapshot", "all")
     told = kumo(*line)
     assert told.code == 3

@@ -160,6 +160,10 @@ def test_an_empty_repository_has_no_snapshots(
 ) -> None:
     manifest = next(key for key in _keys(boto, bucket) if "/snapshots/" in key)
     boto.delete_object(Bucket=bucket, Key=manifest)
+    told = kumo("snapshots", repository)
+    assert told.code == 3
+    assert "the manifest is lost" in told.out
+    boto.delete_object(Bucket=bucket, Key=manifest.replace("/snapshots/", "/spares/"))
     assert kumo("snapshots", repository).out == "no snapshots\n"
     kumo("verify", repository).failed(10, "no snapshot")
 

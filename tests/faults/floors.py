@@ -11,6 +11,9 @@ EVERY_WAY = "ways of damage, each object in each of them"
 DAMAGED = "damaged objects, found by verify"
 MANIFESTS = "damaged manifests, found by verify and by restore"
 MANIFEST_ENDS = "bits at the end of manifests, found by verify and by restore"
+LOST = "lost manifests, found by verify and by restore"
+FROM_SPARES = "damaged and lost manifests, restored exactly from their spares"
+PUT_BACK = "damaged and lost manifests, put back by repair"
 HOSTILE = "hostile documents refused"
 
 # Of each kind some 60 % of what a run of scale 1 does. Most come out the same every time, as they
@@ -28,6 +31,9 @@ FLOORS: dict[str, int] = {
     EVERY_WAY: 11,
     MANIFESTS: 184,
     MANIFEST_ENDS: 384,
+    LOST: 12,
+    FROM_SPARES: 75,
+    PUT_BACK: 80,
     "snapshots restored beside a damaged manifest": 5,
     "restores refused": 140,
     "restores beside damage": 16,

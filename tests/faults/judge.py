@@ -104,6 +104,10 @@ class Judge:
                 manifests[snapshot_id] = manifest
         for manifest in manifests.values():
             self._check(prefix, objects, manifest)
+        for key in objects:
+            if key.startswith("spares/"):
+                # It says that there is such a snapshot: without its manifest, that was lost.
+                assert key.removeprefix("spares/").removesuffix(".json") in manifests, key
         return Found(objects, manifests)
 
     def check(self, prefix: str, snapshot_id: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""Damaged manifests: each is found and named, and its snapshot is not restored.
+"""Damaged and lost manifests: each is found and named, and its snapshot restored from its spare.
 
-Whoever damages them stores them as anybody could: the service's own checksum is right again.
+Without the spare it is not restored. Whoever damages them stores them as anybody could: the
+service's own checksum is right again.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +17,7 @@ import pytest
 
 import kumo_crt
 from tests.faults.damage import WAYS, damaged
-from tests.faults.floors import MANIFEST_ENDS, MANIFESTS
+from tests.faults.floors import FROM_SPARES, LOST, MANIFEST_ENDS, MANIFESTS, PUT_BACK
 from tests.faults.judge import expected_tree, tree
 from tests.faults.seeds import case, cases, chances, done, scaled
 from tests.faults.stage import Stage, generation, write_first, write_second
@@ -23,7 +25,8 @@ from tests.faults.stage import Stage, generation, write_first, write_second
 BITS = 60
 # The last bytes of a manifest hold what the others are checked by; each of their bits is changed.
 END = 40
-# One that is gone looks like that of a snapshot which was deleted.
+# One of so many is restored in full; of the others it is only seen that it could be.
+RESTORED = 8
 _WAYS = sorted(WAYS.keys() - {"gone"})
 Alive = Callable[[], None]
 
@@ -74,40 +77,74 @@ def _id(key: str) -> str:
     return key.removeprefix("snapshots/").removesuffix(".json")
 
 
-def _write(stage: Stage, world: World, contents: dict[str, bytes]) -> None:
+def _spare(key: str) -> str:
+    return f"spares/{_id(key)}.json"
+
+
+def _write(stage: Stage, world: World, contents: Mapping[str, bytes | None]) -> None:
+    """Stores documents; those that are None are deleted."""
     for key, content in contents.items():
         where = {"Bucket": stage.judge.bucket, "Key": world.prefix + key}
-        stage.judge.boto.put_object(**where, Body=content, ChecksumAlgorithm="CRC32C")
+        if content is None:
+            stage.judge.boto.delete_object(**where)
+        else:
+            stage.judge.boto.put_object(**where, Body=content, ChecksumAlgorithm="CRC32C")
 
 
 @contextmanager
-def _stored(stage: Stage, world: World, contents: dict[str, bytes]) -> Iterator[None]:
-    """Damaged manifests, until they are put right again."""
+def _stored(
+    stage: Stage, world: World, contents: Mapping[str, bytes | None], *, spares: bool = True
+) -> Iterator[None]:
+    """Damaged and lost manifests, with or without their spares, until they are put right again."""
     _write(stage, world, contents)
+    if not spares:
+        _write(stage, world, {_spare(key): None for key in contents})
     try:
         yield
     finally:
-        _write(stage, world, {key: world.manifests[key] for key in contents})
+        good = {key: world.manifests[key] for key in contents}
+        _write(stage, world, good)
+        _write(stage, world, {_spare(key): content for key, content in good.items()})
 
 
-def _found(stage: Stage, world: World, contents: dict[str, bytes], kind: str) -> None:
-    """Manifests that are damaged are told of, and no others; their snapshots are not restored."""
+def _told(stage: Stage, world: World, contents: Mapping[str, bytes | None]) -> None:
+    """A verification tells of these manifests, and of no others."""
+    repository = stage.repository(world.prefix)
+    report = repository.verify("all", level="quick", record=False)
+    told = {problem.key: problem for problem in report.problems}
+    assert told.keys() == contents.keys()
+    assert not report.ok
+    for key, problem in told.items():
+        assert problem.kind == "manifest"
+        assert problem.snapshots == (_id(key),)
+        assert key in problem.message
+
+
+def _found(stage: Stage, world: World, contents: Mapping[str, bytes | None], kind: str) -> None:
+    """They are told of; with their spares they are restored exactly, without them not at all."""
     repository = stage.repository(world.prefix)
     target = stage.new_directory() / "db"
     with _stored(stage, world, contents):
-        report = repository.verify("all", level="quick", record=False)
-        told = {problem.key: problem for problem in report.problems}
-        assert told.keys() == contents.keys()
-        assert not report.ok
-        for key, problem in told.items():
-            assert problem.kind == "manifest"
-            assert problem.snapshots == (_id(key),)
-            assert key in problem.message
+        _told(stage, world, contents)
+        for key in contents:
+            done[kind] += 1
+            whole = done[kind] % RESTORED == 0
+            report = repository.restore(target, _id(key), dry_run=not whole)
+            (warning,) = report.warnings
+            assert key in warning
+            assert "spare is sound, and was used" in warning
+            if whole:
+                assert tree(target) == world.trees[key]
+                shutil.rmtree(target)
+                done[FROM_SPARES] += 1
+    if None in contents.values():
+        return
+    with _stored(stage, world, contents, spares=False):
+        _told(stage, world, contents)
         for key in contents:
             with pytest.raises(kumo_crt.FormatError, match=_id(key)):
                 repository.restore(target, _id(key))
     assert list(target.parent.iterdir()) == []
-    done[kind] += len(told)
 
 
 def _flipped(content: bytes, bit: int) -> bytes:
@@ -155,6 +192,31 @@ def test_every_manifest_in_every_way(stage: Stage, world: World, alive: Alive) -
         }
         with case(turn, contents):
             _found(stage, world, contents, MANIFESTS)
+            _put_back(stage, world, contents)
+
+
+def _put_back(stage: Stage, world: World, contents: Mapping[str, bytes | None]) -> None:
+    """A repair needs no database for it."""
+    repository = stage.repository(world.prefix)
+    with _stored(stage, world, contents):
+        report = repository.repair(level="quick")
+        assert report.ok
+        assert set(report.manifests) == {_id(key) for key in contents}
+        for key in contents:
+            assert stage.judge.get(world.prefix + key) == world.manifests[key]
+    done[PUT_BACK] += len(contents)
+
+
+def test_lost(stage: Stage, world: World, alive: Alive) -> None:
+    """Each by itself, two at a time, and all together."""
+    keys = list(world.manifests)
+    groups = [[key] for key in keys] + [list(pair) for pair in pairwise(keys)] + [keys]
+    for number, group in cases(groups):
+        alive()
+        contents = dict.fromkeys(group)
+        with case(number, group):
+            _found(stage, world, contents, LOST)
+            _put_back(stage, world, contents)
 
 
 def _damaged(way: str, world: World, key: str, chance: random.Random) -> bytes:

@@ -123,7 +123,7 @@ def _restored(stage: Stage, world: World, prefix: str, found: Found) -> None:
 
 
 def test_a_backup_has_the_effects_that_are_expected(stage: Stage, world: World) -> None:
-    """What the kills are aimed at: each file linked, sent and released; pin and manifest."""
+    """What the kills are aimed at: each file linked, sent and released; pin, manifest and spare."""
     prefix = stage.seed(world.objects)
     life, found = _live(stage, world, prefix, Death(), "backup", max_concurrency=1)
     assert not life.killed
@@ -134,7 +134,7 @@ def test_a_backup_has_the_effects_that_are_expected(stage: Stage, world: World) 
     assert kinds["os.link"] == len(linked) > 6
     assert kinds["os.remove"] >= len(files)
     uploaded = found.named() - {key for key in world.objects if key.startswith("data/")}
-    assert kinds["PutObject"] == len(uploaded) + 2
+    assert kinds["PutObject"] == len(uploaded) + 3
     assert {f["kind"] for f in files.values()} >= {"sst", "blob", "wal", "manifest", "options"}
     assert max(file["size"] for file in files.values()) > ASKED_FIRST
     _restored(stage, world, prefix, found)

@@ -287,37 +287,55 @@ class RepositoryBase:
             )
 
     def _all_snapshots(self, on_damage: OnDamage | None) -> Task[list[Snapshot]]:
-        from kumo_crt.backup._pins import list_pins
+        from kumo_crt.backup import _spares
 
         store = self._store()
+
+        def damaged(snapshot_id: str, error: FormatError) -> None:
+            if on_damage is None:
+                raise error
+            on_damage(snapshot_id, error)
 
         def read(snapshot_id: str) -> Task[Snapshot | None]:
             try:
                 return (yield from store.listed_snapshot(snapshot_id))
             except FormatError as error:
-                if on_damage is None:
-                    raise
-                on_damage(snapshot_id, error)
+                damaged(snapshot_id, error)
                 return None
 
+        witnesses = yield from _spares.witnesses_task(store)
         ids = yield from store.snapshot_ids()
-        pins = yield from list_pins(store)
+        for lost in (yield from _spares.lost_task(store, witnesses, ids)):
+            damaged(lost.snapshot_id, FormatError(f"{lost.message(store)}. {lost.remedy}"))
         found: list[Snapshot | None] = yield _engine.Gather(map(read, ids), DEFAULT_CONCURRENCY)
         there = (item for item in found if item is not None)
-        return [replace(item, pinned=item.id in pins) for item in there]
+        return [replace(item, pinned=item.id in witnesses.pins) for item in there]
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
+        return self._find(snapshot_id)[0]
+
+    def _find(self, snapshot_id: str) -> tuple[Snapshot, str | None]:
+        """A snapshot; and what is wrong with its manifest, if its spare had to be read instead.
+
+        Raises:
+            SnapshotNotFoundError: There is none.
+            FormatError: Neither of them can be read.
+        """
         self._load()
         wanted = self._resolve(snapshot_id)
         try:
-            return self._run(self._store().snapshot(wanted))
+            return self._run(self._read_snapshot(wanted))
         except NotFoundError:
             raise _layout.no_snapshot(self._location, wanted) from None
-        except FormatError as error:
-            raise FormatError(
-                f"{error}. Choose another snapshot (kumo-crt snapshots tells them), or bring this "
-                "manifest back from a version or a copy"
-            ) from error
+
+    def _read_snapshot(self, snapshot_id: str) -> Task[tuple[Snapshot, str | None]]:
+        store = self._store()
+        try:
+            return (yield from store.snapshot(snapshot_id)), None
+        except (NotFoundError, FormatError) as error:
+            from kumo_crt.backup import _spares  # rarely needed
+
+            return (yield from _spares.instead_task(store, snapshot_id, error))
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":
@@ -328,10 +346,28 @@ class RepositoryBase:
                     "tell them"
                 )
             return snapshot_id
-        # This machine's clock is good enough: it decides only where the listing begins.
-        newest = self._run(_known.latest_id(self._store(), datetime.now(UTC)))
+        newest = self._run(self._newest())
         if newest is None:
             raise _layout.no_snapshot_yet(self._location)
+        return newest
+
+    def _newest(self) -> Task[str | None]:
+        """Id of the newest snapshot, be its manifest there or lost."""
+        store = self._store()
+        # This machine's clock is good enough: it decides only where the listing begins.
+        newest = yield from _known.latest_id(store, datetime.now(UTC))
+        after = None if newest is None else _layout.spare_key(newest)
+        page, token = yield from store.list_page(_layout.SPARES, after)
+        if not page:
+            return newest
+        from kumo_crt.backup import _spares  # rarely needed
+
+        while token is not None:
+            more, token = yield from store.list_page(_layout.SPARES, None, token)
+            page += more
+        for snapshot_id in sorted(_spares.by_id(store, page), reverse=True):
+            if (yield from _spares.is_committed(store, snapshot_id)):
+                return snapshot_id
         return newest
 
     @staticmethod

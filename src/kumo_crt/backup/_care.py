@@ -135,7 +135,8 @@ class Care(RepositoryBase):
 
         Files are compared with their CRC32C; the last sequence number and the column families with
         the manifest; the number of entries with what the tables can hold; and every entry, by a
-        checksum over all, with what an earlier drill of the same snapshot has found.
+        checksum over all, with what an earlier drill of the same snapshot has found. A manifest
+        that is lost or damaged is a problem, also where its spare was read instead.
 
         Args:
             snapshot: Id, or ``"latest"``.
@@ -162,9 +163,11 @@ class Care(RepositoryBase):
 
         _, now = self._load()
         self._need_key("a drill")
+        found, trouble = self._find(snapshot)
         plan = _drill.DrillPlan(
             run=self._run,
-            snapshot=self._snapshot(snapshot),
+            snapshot=found,
+            trouble=trouble,
             store=self._store(),
             scratch=Path(scratch).absolute() if scratch is not None else None,
             opener=opener,
@@ -181,7 +184,7 @@ class Care(RepositoryBase):
 
     def repair(
         self,
-        source: object,
+        source: object = (),
         *,
         snapshot: str = "all",
         level: str = "stored",
@@ -193,13 +196,14 @@ class Care(RepositoryBase):
     ) -> RepairReport:
         """Brings back damaged and lost objects, from a database that still has the files.
 
-        A file is the wanted one if its size, its CRC32C and (of a table) its identity are those of
-        the manifest. A damaged object is copied to ``quarantine/`` before it is replaced, and read
-        in full afterwards. A source is only read, and may be open meanwhile.
+        Manifests need no database: they, and their spares, come back from each other. A file is
+        the wanted one if its size, its CRC32C and (of a table) its identity are those of the
+        manifest. A damaged object is copied to ``quarantine/`` before it is replaced, and read in
+        full afterwards. A source is only read, and may be open meanwhile.
 
         Args:
             source: An open `rocksdict.Rdict`, the directory of a database, a checkpoint or a
-                restored copy, or a list of those.
+                restored copy, or a list of those; nothing, to repair manifests only.
             snapshot: Where to look for damage: id, ``"latest"`` or ``"all"``.
             level: How thoroughly: ``"quick"``, ``"stored"`` or ``"full"``, as in `verify`.
             problems: What a verification has found, instead of looking again.
@@ -215,6 +219,7 @@ class Care(RepositoryBase):
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             IntegrityError: Somebody else writes to the same keys, or to the source.
+            RepositoryLockedError: A snapshot whose manifest is to come back is being deleted.
         """
         from kumo_crt.backup import _repair
 

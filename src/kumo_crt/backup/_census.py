@@ -81,8 +81,8 @@ class Census:
         except FormatError as error:
             raise FormatError(
                 f"{error}. As long as a manifest cannot be read, nobody knows which data it names: "
-                "nothing was deleted. Put it right, or delete that snapshot (delete_snapshot, "
-                "kumo-crt forget), and prune again"
+                "nothing was deleted. Put it right (kumo-crt repair does, from its spare), or "
+                "delete that snapshot (delete_snapshot, kumo-crt forget), and prune again"
             ) from error
         finally:
             if meter is not None:

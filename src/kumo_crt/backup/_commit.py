@@ -16,8 +16,10 @@ from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
+    AccessDeniedError,
     IntegrityError,
     KumoError,
+    LeaseExpiredError,
     NotFoundError,
     PreconditionFailedError,
 )
@@ -129,9 +131,10 @@ def encode(store: Store, snapshot: Snapshot, config: _configuration.Config, tool
 
 
 class Committed(NamedTuple):
-    """A snapshot that exists, and the service's time of that."""
+    """A snapshot that exists, its manifest, and the service's time of that."""
 
     snapshot: Snapshot
+    document: bytes
     at: datetime | None
 
 
@@ -145,7 +148,8 @@ def commit(
 ) -> Task[Committed]:
     """Writes the manifest, under an id that nobody else has; ``draw`` makes one.
 
-    What is ``tried`` is noted before: for `take_back_tried`.
+    The first of them is in the pin already. What is ``tried`` is noted before: for
+    `take_back_tried`.
 
     Raises:
         IntegrityError: The service says each time that it has it, and does not list it.
@@ -156,6 +160,8 @@ def commit(
         snapshot = draw()
         document = encode(store, snapshot, config, tool)
         key = _layout.snapshot_key(snapshot.id)
+        if attempt > 1:
+            yield from lease.write(_inflight.BACKUP, (), [snapshot.id])
         lease.check()
         tried.append((key, document))
         try:
@@ -177,7 +183,7 @@ def commit(
             lease.leave()
             raise
         if visible:
-            return Committed(snapshot, result.server_time)
+            return Committed(snapshot, document, result.server_time)
     raise IntegrityError(
         f"{store.url(key)}: the service said that it had stored it, and does not list it. There is "
         "no snapshot: look at what answers at the endpoint, and run it again"
@@ -220,6 +226,42 @@ def check_after(
         yield from _take_back(store, committed)
         raise lease.expired(f"{store.url(min(lost))} has been deleted by a prune")
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
+
+
+def write_spare_task(store: Store, lease: Lease, committed: Committed) -> Task[str | None]:
+    """Writes the spare of the manifest, once nobody takes that back any more.
+
+    Returns:
+        What to tell if it could not be written: the snapshot exists all the same.
+    """
+    key = _layout.spare_key(committed.snapshot.id)
+    outages = store.context.retries.outages
+    try:
+        # Without the lease, the snapshot may be deleted before: it would look as if it was lost.
+        lease.check()
+        yield from write_new_task(store, key, committed.document)
+    except (AccessDeniedError, LeaseExpiredError) as error:
+        return _without_spare(store, key, error)
+    except PreconditionFailedError:
+        return None  # a prune was faster
+    except KumoError as error:
+        # It may still arrive: until it cannot any more, the manifest has to stay.
+        lease.leave()
+        return _without_spare(store, key, error)
+    except BaseException:
+        lease.leave()
+        raise
+    if store.context.retries.outages != outages:
+        lease.leave()  # so may one that was sent again as no answer came
+    return None
+
+
+def _without_spare(store: Store, key: str, error: KumoError) -> str:
+    return (
+        f"{store.url(key)}: the spare of the manifest was not written, and the loss of the "
+        f"manifest would not be noticed ({error}). The snapshot is complete; the next prune "
+        "writes its spare"
+    )
 
 
 def take_back_tried(store: Store, tried: Iterable[tuple[str, bytes]]) -> Task[None]:

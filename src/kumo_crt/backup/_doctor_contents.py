@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _census, _doctor_documents, _ledger, _pins
+from kumo_crt.backup import _census, _doctor_documents, _ledger, _spares
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -43,10 +43,10 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
             "use a newer kumo_crt, or move elsewhere what does not belong there: prune deletes "
             "nothing before that",
         )
-    pins = yield from _pins.list_pins(store)
+    witnesses = yield from _spares.witnesses_task(store)
     ids = yield from store.snapshot_ids()
-    for snapshot_id in (yield from _pins.lost_task(store, pins, ids)):
-        findings.add(ERROR, "snapshots", _pins.lost(store, snapshot_id), _pins.LOST_FIX)
+    for lost in (yield from _spares.lost_task(store, witnesses, ids)):
+        findings.add(ERROR, "snapshots", lost.message(store), lost.fix)
     if not ids:
         findings.add(WARNING, "snapshots", "there are none", "make a backup")
         return
@@ -59,8 +59,8 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
                 ERROR,
                 "snapshots",
                 str(error),
-                "bring the manifest back from a version or a copy; prune deletes nothing before "
-                "that, or before it is deleted",
+                f"{_spares.MEND}, if its spare is sound; else bring it back from a version or a "
+                "copy; prune deletes nothing before that, or before it is deleted",
             )
             continue
         if snapshot is not None:

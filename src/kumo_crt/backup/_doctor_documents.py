@@ -18,6 +18,13 @@ _AT_ONCE = 8
 # Documents of a kind that are read, and objects that are named one by one.
 _MOST = 200
 _NAMED = 5
+# What a lease that cannot be read stops.
+_STOPPED = {
+    _inflight.BACKUP: "prune is",
+    _inflight.PRUNE: "prune is",
+    _inflight.SWEEP: "backups and pins are",
+    _inflight.SPARE: "removing snapshots is",
+}
 _Decode = Callable[[memoryview, str], object]
 
 
@@ -99,11 +106,10 @@ def _leases(
     bad = yield from _unreadable(store, findings, "leases", parts, _inflight.decode_lease)
     for key, problem in _first(findings, ERROR, "leases", bad):
         kind = parts[key].kind
-        stopped = "backups and pins are" if kind == _inflight.SWEEP else "prune is"
         findings.add(
             ERROR,
             "leases",
-            f"{problem}: {stopped} refused",
+            f"{problem}: {_STOPPED[kind]} refused",
             _inflight.remedy(kind, store.url(key)),
         )
     if lapsed:

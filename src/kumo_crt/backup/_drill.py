@@ -15,6 +15,7 @@ from kumo_crt import _core
 from kumo_crt._engine import Task
 from kumo_crt.backup import (
     _damage,
+    _layout,
     _ledger,
     _notices,
     _place,
@@ -52,6 +53,7 @@ class DrillPlan:
     run: _Run
     store: Store
     snapshot: Snapshot
+    trouble: str | None
     scratch: Path | None
     opener: Opener | None
     max_rto: float | None
@@ -83,6 +85,10 @@ def drill(plan: DrillPlan) -> DrillReport:
     opener = plan.opener or _opener()
     snapshot = plan.snapshot
     found = _Found()
+    if plan.trouble is not None:
+        key = _layout.snapshot_key(snapshot.id)
+        ids = (snapshot.id,)
+        found.problems.append(Problem(snapshot.id, "", key, "manifest", plan.trouble, ids))
     where = _place_for(plan.scratch)
     room = Room(where, _ELSEWHERE, f"make room, or {_ELSEWHERE}", is_hidden=True)
     with room_in(where, room.advice, is_hidden=True), contextlib.ExitStack() as stack:

@@ -19,7 +19,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
 
 INFLIGHT = "inflight/"
-BACKUP, PRUNE, SWEEP = KINDS = ("backup", "prune", "sweep")
+BACKUP, PRUNE, SWEEP, SPARE = KINDS = ("backup", "prune", "sweep", "spare")
 
 # A lease holds for so long, in seconds, without being renewed.
 LEASE = 900.0
@@ -30,7 +30,7 @@ MARGIN = 900.0
 _SKEW = timedelta(seconds=60)
 _READERS = 8
 
-_KEY = re.compile(r"inflight/(backup|prune|sweep)-([0-9a-f]{32})-([0-9]{6})\.json")
+_KEY = re.compile(r"inflight/(backup|prune|sweep|spare)-([0-9a-f]{32})-([0-9]{6})\.json")
 _NOTICE = re.compile(r"inflight/damage-[0-9a-f]{32}-000000\.json")
 _HASH = re.compile(r"[0-9a-f]{16}")
 
@@ -266,6 +266,27 @@ def read_protection(store: Store, leases: Iterable[LeaseState], now: datetime) -
         )
     objects: Any = (item for content in contents.values() for item in content.objects)
     return Protection(frozenset(objects), since)
+
+
+def read_unfinished(
+    store: Store, leases: Iterable[LeaseState], now: datetime
+) -> Task[frozenset[str]]:
+    """Ids of snapshots whose manifest or spare somebody is writing: they must not be deleted.
+
+    A spare that came after its manifest has been deleted would tell that the manifest was lost.
+
+    Raises:
+        FormatError: A lease cannot be read.
+    """
+    parts = [
+        part
+        for lease in leases
+        if not lease.has_lapsed(now)
+        for part in lease.parts
+        if part.kind in (BACKUP, SPARE)
+    ]
+    contents = yield from read_parts(store, parts)
+    return frozenset(item for content in contents.values() for item in content.snapshots)
 
 
 def read_sweeps(

@@ -67,8 +67,7 @@ class Keeping(RepositoryBase):
         Raises:
             EnvironmentMismatchError: The repository belongs to another environment.
             RepositoryLockedError: Another prune is at work.
-            FormatError: A manifest cannot be read, or that of a pinned snapshot is gone: nothing
-                was deleted.
+            FormatError: A manifest cannot be read, or was lost: nothing was deleted.
             ValueError: A rule makes no sense.
         """
         from kumo_crt.backup import _prune  # loaded by those who prune
@@ -97,7 +96,7 @@ class Keeping(RepositoryBase):
     def delete_snapshot(self, snapshot_id: str, *, dry_run: bool = False) -> None:
         """Deletes one snapshot; its data goes with later prunes, if nothing else needs it.
 
-        Works for a damaged manifest too.
+        Works for a manifest that is damaged or lost, too.
 
         Args:
             snapshot_id: Its id.
@@ -107,12 +106,14 @@ class Keeping(RepositoryBase):
             EnvironmentMismatchError: The repository belongs to another environment.
             SnapshotNotFoundError: There is none of this id.
             RepositoryError: It is pinned.
+            RepositoryLockedError: Its backup is still running, or was killed within the last half
+                hour.
         """
         from kumo_crt.backup import _pins
 
-        self._guarded()
+        _, now = self._guarded()
         wanted = self._exact(snapshot_id)
-        self._run(_pins.delete_snapshot_task(self._store(), wanted, dry_run=dry_run))
+        self._run(_pins.delete_snapshot_task(self._store(), wanted, now, dry_run=dry_run))
 
     def pin(self, snapshot_id: str, *, dry_run: bool = False) -> None:
         """Keeps a snapshot from being pruned or deleted; nothing happens if it is pinned already.

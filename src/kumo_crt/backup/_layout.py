@@ -14,6 +14,7 @@ from kumo_crt.exceptions import SnapshotNotFoundError
 CONFIG_KEY = "kumo-repository.json"
 DATA = "data/"
 SNAPSHOTS = "snapshots/"
+SPARES = "spares/"
 MAX_FILE_SIZE = 48_800_000_000_000
 INLINE_LIMIT = 4096
 
@@ -110,6 +111,11 @@ def plain_name(key: str) -> str:
 def snapshot_key(snapshot_id: str) -> str:
     """Key of a manifest, below the repository's prefix."""
     return f"{SNAPSHOTS}{snapshot_id}.json"
+
+
+def spare_key(snapshot_id: str) -> str:
+    """Key of the spare of a manifest, below the repository's prefix."""
+    return f"{SPARES}{snapshot_id}.json"
 
 
 def new_snapshot_id(now: datetime, newest: str | None) -> str:

@@ -65,7 +65,7 @@ class Lease:
 
     Args:
         store: The repository.
-        kind: `_inflight.BACKUP` or `_inflight.PRUNE`.
+        kind: One of `_inflight.KINDS`.
         what: What is done under it, for messages.
         consequence: What that means for the work when the lease is lost.
     """
@@ -91,9 +91,9 @@ class Lease:
 
     # -- holding it ------------------------------------------------------------------------
 
-    def acquire(self, objects: Iterable[str] = ()) -> Task[None]:
+    def acquire(self, objects: Iterable[str] = (), snapshots: Iterable[str] = ()) -> Task[None]:
         """Writes the first part; from then on the lease holds."""
-        self._first = yield from self.write(self.kind, objects)
+        self._first = yield from self.write(self.kind, objects, snapshots)
 
     def write(
         self, kind: str, objects: Iterable[str] = (), snapshots: Iterable[str] = ()

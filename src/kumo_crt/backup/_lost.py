@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, NoReturn
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup import _documents, _layout, _manifest, _sealing
+from kumo_crt.backup import _documents, _layout, _manifest, _sealing, _spares
 from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
@@ -34,7 +34,7 @@ def look_task(store: Store) -> Task[tuple[Config, datetime] | None]:
     Raises:
         FormatError: There is one, and its configuration is lost.
     """
-    snapshots = yield from store.snapshot_ids()
+    snapshots = yield from _ids(store)
     page, _ = yield from store.list_page(_layout.DATA)
     keys = (item.key.removeprefix(store.location.prefix) for item in page)
     has_data = any(
@@ -66,6 +66,12 @@ def _raise_lost(store: Store, snapshots: int) -> NoReturn:
     )
 
 
+def _ids(store: Store) -> Task[list[str]]:
+    """Ids of all snapshots that have a manifest or a spare."""
+    spares = _spares.by_id(store, (yield from store.list_all(_layout.SPARES)))
+    return sorted({*spares, *(yield from store.snapshot_ids())})
+
+
 class _Told(NamedTuple):
     """What a manifest tells of its repository's configuration."""
 
@@ -84,7 +90,7 @@ def recovered_task(store: Store, new: Config) -> Task[Config]:
         SnapshotNotFoundError: There is no snapshot.
         FormatError: No manifest can be read, or sealed ones are of several repositories.
     """
-    ids = yield from store.snapshot_ids()
+    ids = yield from _ids(store)
     found: list[_Told | FormatError | None] = yield Gather(
         (_tell(store, snapshot_id) for snapshot_id in ids), _MANIFESTS_AT_ONCE
     )
@@ -141,7 +147,16 @@ def recovered_task(store: Store, new: Config) -> Task[Config]:
 
 
 def _tell(store: Store, snapshot_id: str) -> Task[_Told | FormatError | None]:
-    key = _layout.snapshot_key(snapshot_id)
+    found: _Told | FormatError | None = None
+    for key in (_layout.snapshot_key(snapshot_id), _layout.spare_key(snapshot_id)):
+        told = yield from _tell_from(store, snapshot_id, key)
+        if isinstance(told, _Told):
+            return told
+        found = found or told
+    return found
+
+
+def _tell_from(store: Store, snapshot_id: str, key: str) -> Task[_Told | FormatError | None]:
     where = store.url(key)
     try:
         document, _ = yield from store.read(key)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from kumo_crt._engine import Task
 from kumo_crt.backup import _documents, _inflight, _layout
+from kumo_crt.backup._clock import ServiceClock
 from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
@@ -52,32 +52,6 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
         raise reader.error("snapshot", "expected the one that its name tells")
     reader.time("created_at")
     return snapshot_id
-
-
-def lost_task(
-    store: Store, pins: Mapping[str, ObjectInfo], ids: Collection[str]
-) -> Task[list[str]]:
-    """Pinned snapshots whose manifests are gone; the pins were listed before the snapshots."""
-    lost = []
-    for snapshot_id in sorted(pins.keys() - set(ids)):
-        # It may have come or been unpinned since, and whoever pins what is not there unpins it.
-        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))) and (
-            yield from is_pinned(store, snapshot_id)
-        ):
-            lost.append(snapshot_id)
-    return lost
-
-
-def lost(store: Store, snapshot_id: str) -> str:
-    """What to say of a pinned snapshot whose manifest is gone."""
-    where = store.url(_layout.snapshot_key(snapshot_id))
-    return f"{where}: the manifest is gone, and the snapshot is pinned: it cannot be restored"
-
-
-LOST_FIX = (
-    "bring the manifest back from a version or a copy; or, if the snapshot was deleted on purpose, "
-    "unpin it (kumo-crt unpin): nothing is pruned before that"
-)
 
 
 def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:
@@ -145,34 +119,59 @@ def unpin_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task
         yield from _delete(store, pin_key(snapshot_id))
 
 
-def delete_snapshot_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task[None]:
-    """Deletes a snapshot's manifest; its data is left to the next prune.
+def delete_snapshot_task(
+    store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = False
+) -> Task[None]:
+    """Deletes a snapshot's spare and manifest; its data is left to the next prune.
 
     Raises:
         SnapshotNotFoundError: There is none of this id.
         RepositoryError: It is pinned.
+        RepositoryLockedError: Its backup is still running, or has been killed just now.
     """
-    key = _layout.snapshot_key(snapshot_id)
-    if not (yield from _exists(store, key)):
+    # In this order: a spare without a manifest tells that the manifest was lost.
+    keys = (_layout.spare_key(snapshot_id), _layout.snapshot_key(snapshot_id))
+    for key in reversed(keys):
+        if (yield from _exists(store, key)):
+            break
+    else:
         raise _layout.no_snapshot(store.location, snapshot_id)
+    clock = ServiceClock(now)
     lease = Lease(store, _inflight.SWEEP, "the deletion", "Run it again")
 
-    def work() -> Task[bool]:
+    def work() -> Task[RepositoryError | None]:
         # After the sweep was written: whoever pins the snapshot from now on sees that.
-        if (yield from is_pinned(store, snapshot_id)):
-            return True
-        lease.check()
-        yield from _delete(store, key)
-        return False
+        refusal = yield from _refusal(store, snapshot_id, clock)
+        if refusal is not None:
+            return refusal  # not raised: nothing was deleted, so the sweep need not stay
+        for key in keys:
+            lease.check()
+            yield from _delete(store, key)
+        return None
 
     if dry_run:
-        pinned = yield from is_pinned(store, snapshot_id)
+        refusal = yield from _refusal(store, snapshot_id, clock)
     else:
-        pinned = yield from lease.sweeping(work(), snapshots=[snapshot_id])
-    if pinned:
-        raise RepositoryError(
+        refusal = yield from lease.sweeping(work(), snapshots=[snapshot_id])
+    if refusal is not None:
+        raise refusal
+
+
+def _refusal(store: Store, snapshot_id: str, clock: ServiceClock) -> Task[RepositoryError | None]:
+    """Why a snapshot may not be deleted."""
+    if (yield from is_pinned(store, snapshot_id)):
+        return RepositoryError(
             f"{store.location}: snapshot {snapshot_id} is pinned: unpin it first, if it is to go"
         )
+    leases = yield from _inflight.list_leases(store)
+    unfinished = yield from _inflight.read_unfinished(store, leases.values(), clock.now())
+    if snapshot_id in unfinished:
+        return RepositoryLockedError(
+            f"{store.location}: snapshot {snapshot_id}: who makes it has not finished, or was "
+            f"killed less than {_inflight.grace().total_seconds() / 60:.0f} minutes ago: delete it "
+            "after that"
+        )
+    return None
 
 
 def _delete(store: Store, key: str) -> Task[None]:

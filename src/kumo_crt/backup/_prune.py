@@ -22,6 +22,8 @@ from kumo_crt.backup import (
     _notices,
     _pins,
     _retention,
+    _spares,
+    _sparing,
 )
 from kumo_crt.backup._census import Census, Mark
 from kumo_crt.backup._clock import ServiceClock
@@ -32,7 +34,7 @@ from kumo_crt.backup._retention import Candidate, KeepRules
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._sweep import Sweeper, batches
 from kumo_crt.backup._writing import write_new_task
-from kumo_crt.exceptions import FormatError, RepositoryLockedError, S3Error
+from kumo_crt.exceptions import AccessDeniedError, FormatError, RepositoryLockedError, S3Error
 from kumo_crt.s3._bucket import get_versioning_task
 from kumo_crt.s3._deletions import DELETE_BATCH
 from kumo_crt.s3._results import ObjectInfo
@@ -41,11 +43,21 @@ _log = logging.getLogger("kumo_crt.backup")
 # Hashes of one mark.
 _MARK_SIZE = 100_000
 # Where deletions leave versions.
-_FOLDERS = (_layout.DATA, _layout.SNAPSHOTS, _inflight.INFLIGHT, _census.MARKS, _pins.PINS)
+_FOLDERS = (
+    _layout.DATA,
+    _layout.SNAPSHOTS,
+    _layout.SPARES,
+    _inflight.INFLIGHT,
+    _census.MARKS,
+    _pins.PINS,
+)
 # Two prunes that began at the same time both see the other: they try again once, at random times.
 _TIE = timedelta(seconds=10)
 _TIE_PAUSE = 2.0
 _HEADS = 8
+# Keys of a snapshot, in the order in which they are deleted: a spare without a manifest tells that
+# the manifest was lost.
+_BOTH = (_layout.spare_key, _layout.snapshot_key)
 
 
 @dataclass(slots=True)
@@ -107,6 +119,7 @@ class _Prune:
         self._warnings: list[str] = []
         self._reasons: dict[str, tuple[str, ...]] = {}
         self._removed: list[str] = []
+        self._spares: Mapping[str, ObjectInfo] = {}
 
     def run(self) -> Task[PruneReport]:
         if self._plan.dry_run:
@@ -180,8 +193,10 @@ class _Prune:
         found = yield from self._unreferenced(self._removed, protection, marks)
         status = yield from self._versioning()
         if self._plan.delete_versions:
-            manifests = map(_layout.snapshot_key, self._removed)
-            doomed = {*map(self._store.location.key, manifests), *(o.key for o in found.due)}
+            doomed = {
+                *(self._store.location.key(f(i)) for f in _BOTH for i in self._removed),
+                *(item.key for item in found.due),
+            }
             if not status:
                 doomed.clear()  # it goes without a version
             yield from self._sweeper.delete_versions(_FOLDERS, status == "Enabled", doomed)
@@ -193,6 +208,7 @@ class _Prune:
         yield from self._choose()
         if self._removed:
             yield from self._lease.sweeping(self._remove_snapshots(), snapshots=self._removed)
+        yield from self._write_spares()
         protection = yield from self._sweeper.protection()
         marks, worthless = yield from _census.read_marks(self._store)
         found = yield from self._unreferenced((), protection, marks)
@@ -219,49 +235,69 @@ class _Prune:
 
     def _choose(self) -> Task[None]:
         """Reads all manifests and decides which snapshots are to go."""
-        pins = yield from _pins.list_pins(self._store)
+        witnesses: _spares.Witnesses = yield from _spares.witnesses_task(self._store)
+        self._spares = witnesses.spares
         yield from self._census.read_new(self._meter)
-        yield from self._check_pins(pins)
+        yield from self._check_lost(witnesses)
         entries = self._census.entries.values()
         candidates = (Candidate(e.id, e.db_id, e.created_at) for e in entries)
         kept = _retention.kept(self._plan.rules, candidates, self._clock.now())
         for entry in sorted(entries, key=lambda e: e.id):
             reasons = kept.get(entry.id, ())
-            if entry.id in pins:
+            if entry.id in witnesses.pins:
                 reasons = ("pinned", *reasons)
             if reasons:
                 self._reasons[entry.id] = reasons
             else:
                 self._removed.append(entry.id)
 
-    def _check_pins(self, pins: Mapping[str, ObjectInfo]) -> Task[None]:
-        """Makes sure that the manifests of pinned snapshots are there: their data is to stay, too.
+    def _check_lost(self, witnesses: _spares.Witnesses) -> Task[None]:
+        """Makes sure that the manifests of all snapshots are there: their data is to stay, too.
 
         Raises:
             FormatError: One is gone.
         """
-        oldest = self._clock.now() - _inflight.grace()
-        # Of new ones the owner is still here, and may take it away again.
-        old = {i: p for i, p in pins.items() if p.last_modified and p.last_modified < oldest}
-        lost = yield from _pins.lost_task(self._store, old, self._census.entries.keys())
+        witnesses = witnesses.without_new_pins(self._clock.now())
+        lost = yield from _spares.lost_task(self._store, witnesses, self._census.entries.keys())
         if lost:
             raise FormatError(
-                f"{_pins.lost(self._store, lost[0])}, and nobody knows which data it named: "
-                f"nothing was deleted. {_pins.LOST_FIX[0].upper()}{_pins.LOST_FIX[1:]}"
+                f"{lost[0].message(self._store)}. Nobody knows which data it named: nothing was "
+                f"deleted. {lost[0].remedy}"
             )
 
     def _remove_snapshots(self) -> Task[None]:
-        # After the sweep was written: who pins one of them from now on sees that.
+        # After the sweep was written: who pins one of them from now on sees that, and who goes on
+        # writing one of them has said so before.
+        leases = yield from _inflight.list_leases(self._store)
+        unfinished = yield from _inflight.read_unfinished(
+            self._store, leases.values(), self._clock.now()
+        )
         pins = yield from _pins.list_pins(self._store)
-        full = {self._store.location.key(_layout.snapshot_key(i)): i for i in self._removed}
-        spared = [i for i in self._removed if i in pins]
-        doomed = [key for key, snapshot_id in full.items() if snapshot_id not in pins]
-        locked = [full[key] for key in (yield from self._delete(doomed))]
-        self._reasons.update(dict.fromkeys(spared, ("pinned",)))
-        self._reasons.update(dict.fromkeys(locked, ("locked",)))
-        self._removed = [i for i in self._removed if i not in self._reasons]
+        self._spare(unfinished, "not finished")
+        self._spare(pins, "pinned")
+        for key_of in _BOTH:
+            keys = {self._store.location.key(key_of(i)): i for i in self._removed}
+            locked = yield from self._delete(keys)
+            self._spare([keys[key] for key in locked], "locked")
         for snapshot_id in self._removed:
             del self._census.entries[snapshot_id]
+
+    def _spare(self, ids: Iterable[str], reason: str) -> None:
+        """Keeps some of the snapshots that were to be removed."""
+        spared = set(ids)
+        self._reasons.update((i, (reason,)) for i in self._removed if i in spared)
+        self._removed = [i for i in self._removed if i not in spared]
+
+    def _write_spares(self) -> Task[None]:
+        """Writes spares that are missing: of backups that were killed at the end, or lost."""
+        bare = self._census.entries.keys() - self._spares.keys()
+        try:
+            yield from _sparing.write_spares_task(self._store, bare, self._clock.now())
+        except AccessDeniedError as error:
+            self._warnings.append(
+                f"spare manifests could not be written, without which the loss of a manifest is "
+                f"not noticed ({error}): allow s3:PutObject below {_layout.SPARES}"
+            )
 
     def _is_old(self, mark: Mark) -> bool:
         return self._clock.now() - mark.written > _inflight.grace()

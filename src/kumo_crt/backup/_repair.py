@@ -1,4 +1,4 @@
-"""Brings back damaged and lost data objects, from a database that still has the files."""
+"""Brings back what is damaged or lost: manifests from their spares, data from a database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task, Throttle
-from kumo_crt.backup import _damage, _notices, _replacing, _verify
+from kumo_crt.backup import _damage, _layout, _notices, _replacing, _sparing, _verify
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._replacing import Means, Step
 from kumo_crt.backup._reports import Problem, RepairReport
 from kumo_crt.backup._sources import Sources, files_in
+from kumo_crt.backup._sparing import Mended
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify import VerifyPlan
 from kumo_crt.exceptions import RepositoryError
@@ -56,13 +57,23 @@ class RepairPlan:
 
 
 def repair(plan: RepairPlan) -> RepairReport:
-    """Looks for damage and repairs what the sources have."""
+    """Looks for damage and repairs it, as far as spares and the sources have what is needed."""
     started = time.monotonic()
     for source in plan.sources:
         if not source.is_dir():
             raise RepositoryError(f"{source}: no such directory: it is to have the files")
+    wanted = None if plan.look.snapshot == _verify.ALL else plan.look.snapshot
+    mended: Mended = plan.run(
+        _sparing.mend_task(plan.store, wanted, plan.now, dry_run=plan.dry_run)
+    )
     seen: Notices = plan.run(_notices.read_all_task(plan.store))
     suspects, problems = _suspects(plan, seen)
+    if plan.dry_run:
+        would = {
+            *map(_layout.snapshot_key, mended.manifests),
+            *map(_layout.spare_key, mended.spares),
+        }
+        problems = [item for item in problems if item.key not in would]
     meter = Meter(plan.progress, sum(item.size for item in suspects))
     means = Means(
         store=plan.store,
@@ -94,11 +105,13 @@ def repair(plan: RepairPlan) -> RepairReport:
         uploaded_bytes=0 if plan.dry_run else sum(item.size for item in repaired),
         dry_run=plan.dry_run,
         seconds=time.monotonic() - started,
+        manifests=mended.manifests,
+        spares=mended.spares,
     )
 
 
 def _suspects(plan: RepairPlan, seen: Notices) -> tuple[list[DataObject], list[Problem]]:
-    """Objects to look at, and problems that no source can solve (manifests)."""
+    """Objects to look at, and problems that no source can solve: manifests."""
     if plan.known is None:
         damage, problems = _verify.find_damage(plan.look)
         found = list(damage)

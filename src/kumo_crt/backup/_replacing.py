@@ -202,7 +202,7 @@ def _replace(means: Means, item: DataObject, source: Source, path: Path | None) 
     there = yield from _head(store, item)
     quarantined: str | None = None
     if there is not None:
-        quarantined = yield from _put_aside(means, item, there)
+        quarantined = yield from put_aside(store, item.key, there, means.now)
     options = PutOptions(
         checksum=True,
         headers=store.data_headers(item.files[0].kind),
@@ -223,14 +223,14 @@ def _replace(means: Means, item: DataObject, source: Source, path: Path | None) 
     return quarantined
 
 
-def _put_aside(means: Means, item: DataObject, there: HeadResult) -> Task[str | None]:
-    store = means.store
-    name = item.key.rpartition("/")[2]
-    target = f"{QUARANTINE}{name}.{means.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+def put_aside(store: Store, key: str, there: HeadResult, now: datetime) -> Task[str | None]:
+    """Copies an object to ``quarantine/``, if the service can; tells where it is."""
+    name = key.rpartition("/")[2]
+    target = f"{QUARANTINE}{name}.{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
     try:
         yield from copy_task(
             store.context,
-            (store.bucket, store.location.key(item.key)),
+            (store.bucket, store.location.key(key)),
             (store.bucket, store.location.key(target)),
             size=there.size,
             etag=there.etag,
@@ -240,7 +240,7 @@ def _put_aside(means: Means, item: DataObject, there: HeadResult) -> Task[str | 
         raise
     except S3Error as error:
         # Not even the service can read it: there is nothing to keep.
-        _log.warning("%s: not copied before it is replaced: %s", store.url(item.key), error)
+        _log.warning("%s: not copied before it is replaced: %s", store.url(key), error)
         return None
     return target
 

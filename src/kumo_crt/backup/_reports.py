@@ -81,6 +81,7 @@ class VerifyReport:
         total_files: Number of files that could have been checked.
         snapshots: Number of snapshots they are in.
         recorded: What was read has been written to the repository.
+        warnings: What does no harm, and should be put right: spare manifests that are missing.
     """
 
     ok: bool
@@ -93,6 +94,7 @@ class VerifyReport:
     total_files: int = 0
     snapshots: int = 1
     recorded: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class RepairReport:
         uploaded_bytes: What was sent.
         dry_run: Nothing was done.
         seconds: Duration.
+        manifests: Ids of snapshots whose manifests were lost or damaged, and put back.
+        spares: Ids of snapshots whose spare manifests were lost or damaged, and written anew.
     """
 
     ok: bool
@@ -202,6 +206,8 @@ class RepairReport:
     uploaded_bytes: int
     dry_run: bool
     seconds: float
+    manifests: tuple[str, ...] = ()
+    spares: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,7 @@ class Repository(Care, Keeping):
             raise TypeError("column_families: a list of names, not one text")
         from kumo_crt.backup import _restore
 
-        found = self._snapshot(snapshot)
+        found, warning = self._find(snapshot)
         self._need_key("a restore")
         plan = _restore.RestorePlan(
             run=self._run,
@@ -279,4 +279,7 @@ class Repository(Care, Keeping):
             dry_run=dry_run,
             on_damage=self._remember_damage,
         )
-        return _restore.restore(plan)
+        report = _restore.restore(plan)
+        if warning is None:
+            return report
+        return replace(report, warnings=(warning, *report.warnings))

@@ -18,7 +18,7 @@ from kumo_crt.backup._open_files import check_unused
 from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile
 from kumo_crt.backup._room import Room, check_space, room_in
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import IntegrityError, NotFoundError, SnapshotNotFoundError
+from kumo_crt.exceptions import IntegrityError, SnapshotNotFoundError
 
 T = TypeVar("T")
 # Threads that read files again and sync them: disks like a few requests at once.
@@ -353,9 +353,9 @@ def _explained(plan: RestorePlan, damage: DamagedError, directory: Path | None) 
 
         return plan.run(_thaw.archived_error_task(plan.store, plan.snapshot))
     if damage.kind == "missing":
-        try:
-            plan.run(plan.store.snapshot(plan.snapshot.id))
-        except NotFoundError:
+        from kumo_crt.backup import _spares  # rarely needed
+
+        if not plan.run(_spares.is_committed(plan.store, plan.snapshot.id)):
             return SnapshotNotFoundError(
                 f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was "
                 "being restored: restore another one"

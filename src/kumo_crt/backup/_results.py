@@ -146,7 +146,8 @@ class RestoreReport:
         reused_bytes: What was taken over from the database that was there (``delta``), checked.
         column_families: Names of those that the restored database has.
         warnings: What is left to do, though the restore has succeeded: a directory that holds what
-            was there before, and cannot be removed.
+            was there before, and cannot be removed; a manifest that is lost or damaged, whose spare
+            was used.
     """
 
     snapshot: str

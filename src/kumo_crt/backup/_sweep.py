@@ -134,7 +134,7 @@ class Sweeper:
         """Aborts multipart uploads that were left behind."""
         context, bucket = self.store.context, self.store.bucket
         listed: list[UploadInfo] = []
-        for below in (_layout.DATA, _layout.SNAPSHOTS):
+        for below in (_layout.DATA, _layout.SNAPSHOTS, _layout.SPARES):
             prefix = self.store.location.key(below)
             listed += yield from _listings.list_uploads_task(context, bucket, prefix)
         oldest = self.clock.now() - _inflight.grace()

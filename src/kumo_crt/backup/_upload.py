@@ -24,7 +24,8 @@ from kumo_crt.backup import (
 )
 from kumo_crt.backup._archive import Archive
 from kumo_crt.backup._capture import Capture, CapturedFile
-from kumo_crt.backup._commit import Reused
+from kumo_crt.backup._clock import boottime
+from kumo_crt.backup._commit import Committed, Reused
 from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._inflight import LeaseState
 from kumo_crt.backup._kept import Kept
@@ -40,6 +41,8 @@ from kumo_crt.exceptions import LeaseExpiredError, RepositoryError
 _log = logging.getLogger("kumo_crt.backup")
 # How often it is looked up what is there, if snapshots are removed meanwhile.
 _LOOK_UPS = 5
+# For so many seconds a look at what others do holds, if nothing was sent since.
+_FRESH = 10.0
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -75,6 +78,10 @@ class BackupPlan:
     shunned: set[str] = field(default_factory=set)
     sent_again: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    # Id that the snapshot is to have.
+    snapshot_id: str = ""
+    # When it was last looked at what others do, by this machine's clock.
+    looked_at: float | None = None
     # Manifests that may have been written: keys and documents.
     tried: list[tuple[str, bytes]] = field(default_factory=list)
     kept: Kept = field(init=False)
@@ -117,6 +124,7 @@ def _examine(plan: BackupPlan) -> None:
 def _look_up(plan: BackupPlan) -> Task[None]:
     """Finds out what the repository has, and decides what becomes of each file."""
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
+    plan.snapshot_id = _layout.new_snapshot_id(plan.created_at, plan.known.newest)
     if plan.single_object:
         archive = _single.archive_of(plan.capture, plan.names, plan.store.key)
         plan.packing = Packing(archive=archive)
@@ -179,12 +187,17 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
 
 
 def _pinned(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
-    yield from lease.acquire(sorted(plan.packing.hashes(plan.names)))
+    yield from lease.acquire(sorted(plan.packing.hashes(plan.names)), [plan.snapshot_id])
     try:
-        return (yield from lease.keep(_send_all(plan, lease)))
+        committed: Committed = yield from lease.keep(_send_all(plan, lease))
     except LeaseExpiredError:
         yield from _commit.take_back_tried(plan.store, plan.tried)
         raise
+    warning = yield from _commit.write_spare_task(plan.store, lease, committed)
+    if warning is None:
+        return committed.snapshot
+    _log.warning("%s", warning)
+    return replace(committed.snapshot, warnings=(*committed.snapshot.warnings, warning))
 
 
 def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
@@ -192,8 +205,10 @@ def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
     attempt = 1
     while True:
         # After the pin was written: a prune that does not see the pin is seen here.
+        now = boottime()
         listed: _inflight.Listed = yield from _inflight.look(plan.store)
         leases = listed.leases
+        plan.looked_at = now if lease.is_listed(leases) else None
         plan.sweeps = frozenset(p.key for p in _inflight.parts_of(leases.values(), _inflight.SWEEP))
         plan.condemned, _ = yield from _inflight.read_sweeps(plan.store, leases.values())
         if listed.notices:
@@ -212,7 +227,8 @@ def _settle(plan: BackupPlan, lease: Lease) -> Task[dict[str, LeaseState]]:
             )
         attempt += 1
         yield from _look_up(plan)
-        yield from lease.write(_inflight.BACKUP, sorted(plan.packing.hashes(plan.names)))
+        hashes = sorted(plan.packing.hashes(plan.names))
+        yield from lease.write(_inflight.BACKUP, hashes, [plan.snapshot_id])
 
 
 def _distrust(plan: BackupPlan) -> Task[None]:
@@ -233,7 +249,7 @@ def _distrust(plan: BackupPlan) -> Task[None]:
         yield from _heal.heal_task(plan, suspects)
 
 
-def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
+def _send_all(plan: BackupPlan, lease: Lease) -> Task[Committed]:
     leases = yield from _settle(plan, lease)
     unfinished: Mapping[str, tuple[str, ...]] = {}
     if _any_in_parts(plan):
@@ -251,17 +267,26 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Snapshot]:
     proven = {item.file.key for item in plan.relied_on if item.source is not None}
     sent = [file for file in files if file.key not in proven]
     yield from _commit.check_sent(plan.store, plan.kept, sent)
-    yield from _commit.check_relied_on(
-        plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
-    )
+    is_new = any(file.key is not None for file in sent)
+    if is_new or plan.looked_at is None or boottime() - plan.looked_at > _FRESH:
+        yield from _commit.check_relied_on(
+            plan.store, lease, plan.relied_on, plan.sweeps, plan.notices, plan.sound
+        )
     committed = yield from _commit.commit(
-        plan.store, lease, lambda: _snapshot_of(plan, files), plan.config, plan.tool, plan.tried
+        plan.store, lease, lambda: _draw(plan, files), plan.config, plan.tool, plan.tried
     )
     yield from _commit.check_after(
         plan.store, lease, committed, plan.relied_on, plan.sweeps, plan.kept, sent
     )
     meter.flush()
-    return committed.snapshot
+    return committed
+
+
+def _draw(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
+    """The snapshot, under the id that the pin names; each further time under a new one."""
+    snapshot = _snapshot_of(plan, files)
+    plan.snapshot_id = _layout.new_snapshot_id(plan.created_at, plan.known.newest)
+    return snapshot
 
 
 def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
@@ -302,7 +327,7 @@ def _any_in_parts(plan: BackupPlan) -> bool:
 
 def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
     return Snapshot(
-        id=_layout.new_snapshot_id(plan.created_at, plan.known.newest),
+        id=plan.snapshot_id,
         created_at=plan.created_at,
         db_id=plan.capture.db_id,
         files=tuple(files),

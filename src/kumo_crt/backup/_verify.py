@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -17,28 +17,26 @@ from kumo_crt.backup import (
     _layout,
     _ledger,
     _notices,
-    _pins,
     _selection,
+    _spares,
     _verify_job,
 )
 from kumo_crt.backup._fetch import missing, wrong_size
 from kumo_crt.backup._kept import missing_task
 from kumo_crt.backup._ledger import Damage, Ledger, object_hash
 from kumo_crt.backup._notices import Notices
-from kumo_crt.backup._objects import DataObject, objects_of
+from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._reports import DrillReport, Problem, VerifyReport
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._selection import Subset
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify_job import Outcome, VerifyJob
+from kumo_crt.backup._verify_load import Known, load_task
 from kumo_crt.exceptions import (
     AccessDeniedError,
-    FormatError,
-    NotFoundError,
     SnapshotNotFoundError,
 )
 from kumo_crt.s3._budget import Budget
-from kumo_crt.s3._head import head_task
 
 LEVELS = ("quick", "stored", "full", "restore")
 ALL = "all"
@@ -89,27 +87,20 @@ class VerifyPlan:
     progress: Callable[[int, int], object] | None
 
 
-@dataclass(slots=True)
-class _Known:
-    """What is to be checked."""
-
-    snapshots: list[Snapshot] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-
-    def objects(self) -> list[DataObject]:
-        """Every data object once, newest snapshots first."""
-        return objects_of(file for item in reversed(self.snapshots) for file in item.files)
+def _load(plan: VerifyPlan) -> Task[Known]:
+    wanted = None if plan.snapshot == ALL else plan.snapshot
+    return load_task(plan.store, wanted, compare=plan.level != "quick")
 
 
 def objects_of_plan(plan: VerifyPlan) -> tuple[list[DataObject], list[Problem]]:
     """Every data object of the plan's snapshots, and manifests that are damaged."""
-    known = plan.run(_load_task(plan))
+    known = plan.run(_load(plan))
     return known.objects(), known.problems
 
 
 def find_damage(plan: VerifyPlan) -> tuple[dict[DataObject, Outcome], list[Problem]]:
     """Damaged objects of the plan's snapshots, and manifests that are damaged."""
-    known = plan.run(_load_task(plan))
+    known = plan.run(_load(plan))
     objects = known.objects()
     damaged = _damaged(plan, known, objects, _check(plan, objects, Meter(None, 0)))
     return damaged, known.problems
@@ -121,7 +112,7 @@ def verify(plan: VerifyPlan) -> VerifyReport:
     seen = Notices()
     if plan.level == "full" and plan.record is not False and plan.may_record:
         seen = plan.run(_notices.read_all_task(plan.store))
-    known = plan.run(_load_task(plan))
+    known = plan.run(_load(plan))
     objects = known.objects()
     ledger = Ledger()
     if plan.max_bytes is not None or (plan.subset is not None and plan.subset.part is None):
@@ -146,6 +137,7 @@ def verify(plan: VerifyPlan) -> VerifyReport:
         total_files=sum(len(item.files) for item in objects),
         snapshots=len(known.snapshots),
         recorded=recorded,
+        warnings=tuple(known.warnings),
     )
 
 
@@ -162,49 +154,6 @@ def of_drill(found: DrillReport) -> VerifyReport:
         total_files=found.files,
         recorded=found.recorded,
     )
-
-
-def _load_task(plan: VerifyPlan) -> Task[_Known]:
-    """Reads the manifests; one that is damaged is a problem, not the end."""
-    ids = [plan.snapshot]
-    known = _Known()
-    if plan.snapshot == ALL:
-        pins = yield from _pins.list_pins(plan.store)
-        ids = yield from plan.store.snapshot_ids()
-        lost = yield from _pins.lost_task(plan.store, pins, ids)
-        known.problems += (_lost(plan.store, snapshot_id) for snapshot_id in lost)
-    found: list[Snapshot | Problem | None] = yield Gather(
-        (_load_one(plan, snapshot_id) for snapshot_id in ids), _MANIFESTS_AT_ONCE
-    )
-    for item in found:
-        if isinstance(item, Problem):
-            known.problems.append(item)
-        elif item is not None:
-            known.snapshots.append(item)
-    if not known.snapshots and not known.problems:
-        raise _layout.no_snapshot_yet(plan.store.location)
-    return known
-
-
-def _lost(store: Store, snapshot_id: str) -> Problem:
-    message = f"{_pins.lost(store, snapshot_id)}; {_pins.LOST_FIX}"
-    return _manifest_problem(snapshot_id, message)
-
-
-def _manifest_problem(snapshot_id: str, message: str) -> Problem:
-    key = _layout.snapshot_key(snapshot_id)
-    return Problem(snapshot_id, "", key, "manifest", message, snapshots=(snapshot_id,))
-
-
-def _load_one(plan: VerifyPlan, snapshot_id: str) -> Task[Snapshot | Problem | None]:
-    try:
-        if plan.snapshot == ALL:
-            return (yield from plan.store.listed_snapshot(snapshot_id))
-        return (yield from plan.store.snapshot(snapshot_id))
-    except NotFoundError:
-        raise _layout.no_snapshot(plan.store.location, snapshot_id) from None
-    except FormatError as error:
-        return _manifest_problem(snapshot_id, str(error))
 
 
 def _check(plan: VerifyPlan, objects: list[DataObject], meter: Meter) -> list[Outcome]:
@@ -258,7 +207,7 @@ def _hand_out(
 
 
 def _damaged(
-    plan: VerifyPlan, known: _Known, objects: list[DataObject], outcomes: list[Outcome]
+    plan: VerifyPlan, known: Known, objects: list[DataObject], outcomes: list[Outcome]
 ) -> dict[DataObject, Outcome]:
     """What was found; without what belongs to snapshots that were deleted in the meantime.
 
@@ -281,15 +230,9 @@ def _damaged(
 
 
 def _still_there(store: Store, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
-    def look(snapshot: Snapshot) -> Task[bool]:
-        key = store.location.key(_layout.snapshot_key(snapshot.id))
-        try:
-            yield from head_task(store.context, store.bucket, key)
-        except NotFoundError:
-            return False
-        return True
-
-    there: list[bool] = yield Gather(map(look, snapshots), _MANIFESTS_AT_ONCE)
+    there: list[bool] = yield Gather(
+        (_spares.is_committed(store, snapshot.id) for snapshot in snapshots), _MANIFESTS_AT_ONCE
+    )
     return [snapshot for snapshot, is_there in zip(snapshots, there, strict=True) if is_there]
 
 

@@ -86,8 +86,8 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
         output.result(f"snapshot {snapshot_id} DAMAGED: {printable(why)}")
     if unreadable:
         output.result(
-            "bring its manifest back from a version or a copy, or forget it: nothing is pruned "
-            "until then"
+            "kumo-crt repair brings a manifest back from its spare; else bring it back from a "
+            "version or a copy, or forget the snapshot: nothing is pruned until then"
         )
     if not fresh:
         limit = format_age(args.max_age)
@@ -111,6 +111,8 @@ def verify(args: argparse.Namespace, output: Output) -> int:
             max_concurrency=args.max_concurrency,
         )
     output.document({**fields(result), "dry_run": args.dry_run})
+    for warning in result.warnings:
+        output.warning(warning)
     what = f"snapshot {result.snapshot}"
     if result.snapshot == "all":
         what = count_of(result.snapshots, "snapshot")
@@ -164,6 +166,12 @@ def repair(args: argparse.Namespace, output: Output) -> int:
             ],
         )
     what = "dry run: would repair" if args.dry_run else "repaired"
+    for label, ids in (("manifest", result.manifests), ("spare manifest", result.spares)):
+        if ids:
+            output.message(f"{what} {count_of(len(ids), label)}: {', '.join(ids)}")
+    mended = result.manifests or result.spares
+    if mended and not result.repaired and result.ok:
+        return errors.DONE
     if not result.repaired and result.ok:
         output.message(f"nothing is damaged ({args.level}); {format_seconds(result.seconds)}")
         return errors.DONE
@@ -178,8 +186,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
     left = count_of(len(result.remaining), "problem")
     if all(problem.kind == "manifest" for problem in result.remaining):
         output.result(
-            f"{left} left, all in manifests, which no database has: bring them back from a version "
-            "or a copy, or forget these snapshots"
+            f"{left} left, all in manifests whose spares cannot help: bring them back from a "
+            "version or a copy, or forget these snapshots"
         )
     elif all(problem.kind == "archived" for problem in result.remaining):
         output.result(
@@ -187,7 +195,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
         )
     else:
         sources = ", ".join(map(printable, args.source))
-        output.result(f"{left} left: no file for it in {sources}")
+        where = f"no file for it in {sources}" if sources else "name a database that has the files"
+        output.result(f"{left} left: {where}")
     return errors.DAMAGED
 
 

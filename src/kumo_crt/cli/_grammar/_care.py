@@ -77,13 +77,16 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     repair = command(
         "repair",
-        "bring back damaged objects from a database that still has the files",
-        "Look for damaged and missing objects, and send them again from databases, checkpoints or "
-        "restored copies that still have the files. What is replaced is kept under quarantine/. "
-        "Exits with 3 if something is left",
+        "bring back damaged and lost objects: manifests, and what a database still has",
+        "Put back lost and damaged manifests from their spares; look for other damaged and missing "
+        "objects, and send them again from databases, checkpoints or restored copies that still "
+        "have the files. What is replaced is kept under quarantine/. Exits with 3 if something is "
+        "left",
     )
     options.url(repair)
-    repair.add_argument("source", metavar="DB", nargs="+", help="directory with files")
+    repair.add_argument(
+        "source", metavar="DB", nargs="*", help="directory with files; none: repair manifests only"
+    )
     repair.add_argument(
         "--snapshot", metavar="ID", default="all", help="where to look; default: all"
     )

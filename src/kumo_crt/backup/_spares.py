@@ -1,0 +1,161 @@
+"""Spare manifests: what tells that a manifest was lost, and brings it back (docs/format.md)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from kumo_crt._engine import Task
+from kumo_crt.backup import _inflight, _layout, _manifest, _pins
+from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._store import Store
+from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
+from kumo_crt.s3._head import head_task
+from kumo_crt.s3._results import ObjectInfo
+
+_log = logging.getLogger("kumo_crt.backup")
+
+MEND = "run kumo-crt repair (Repository.repair, which needs no source for it): it puts it back"
+CHOOSE = (
+    "Choose another snapshot (kumo-crt snapshots tells them), or bring this manifest back from a "
+    "version or a copy"
+)
+
+
+class Witnesses(NamedTuple):
+    """What is there of snapshots beside their manifests, by their ids.
+
+    Who compares it with manifests lists it before them: it comes later, and goes first.
+    """
+
+    pins: Mapping[str, ObjectInfo]
+    spares: Mapping[str, ObjectInfo]
+
+    def without_new_pins(self, now: datetime) -> Witnesses:
+        """The same without pins whose owners may be about to take them away again."""
+        oldest = now - _inflight.grace()
+        old = {i: p for i, p in self.pins.items() if p.last_modified and p.last_modified < oldest}
+        return self._replace(pins=old)
+
+
+def witnesses_task(store: Store) -> Task[Witnesses]:
+    """Lists pins and spares."""
+    pins = yield from _pins.list_pins(store)
+    spares = by_id(store, (yield from store.list_all(_layout.SPARES)))
+    return Witnesses(pins, spares)
+
+
+def by_id(store: Store, found: Collection[ObjectInfo]) -> dict[str, ObjectInfo]:
+    """What was listed below ``spares/``, by the ids of the snapshots."""
+    start = len(store.location.key(_layout.SPARES))
+    named = {item.key[start:].removesuffix(".json"): item for item in found}
+    return {name: item for name, item in named.items() if _layout.is_snapshot_id(name)}
+
+
+class Lost(NamedTuple):
+    """A snapshot whose manifest is gone, and was not deleted by this tool."""
+
+    snapshot_id: str
+    has_spare: bool
+
+    def message(self, store: Store) -> str:
+        """What to say of it."""
+        where = store.url(_layout.snapshot_key(self.snapshot_id))
+        if self.has_spare:
+            spare = store.url(_layout.spare_key(self.snapshot_id))
+            return f"{where}: the manifest is lost; its spare is there ({spare})"
+        return f"{where}: the manifest is gone, and the snapshot is pinned: it cannot be restored"
+
+    @property
+    def fix(self) -> str:
+        """What to do about it."""
+        if self.has_spare:
+            return (
+                f"{MEND}; or, if the snapshot is to go, forget it (kumo-crt forget): nothing is "
+                "pruned before that"
+            )
+        return (
+            "bring the manifest back from a version or a copy; or, if the snapshot was deleted on "
+            "purpose, unpin it (kumo-crt unpin): nothing is pruned before that"
+        )
+
+    @property
+    def remedy(self) -> str:
+        """The same as a sentence."""
+        return self.fix[0].upper() + self.fix[1:]
+
+
+def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[list[Lost]]:
+    """Snapshots that were committed, and whose manifests are gone; listed in that order."""
+    lost = []
+    suspects = (witnesses.pins.keys() | witnesses.spares.keys()) - set(ids)
+    for snapshot_id in sorted(suspects):
+        if (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+            continue  # it has come since
+        # Who deletes a snapshot deletes its spare before its manifest, and its pin before both.
+        if (yield from _exists(store, _layout.spare_key(snapshot_id))):
+            lost.append(Lost(snapshot_id, has_spare=True))
+        elif snapshot_id in witnesses.pins and (yield from _pins.is_pinned(store, snapshot_id)):
+            lost.append(Lost(snapshot_id, has_spare=False))
+    return lost
+
+
+def is_committed(store: Store, snapshot_id: str) -> Task[bool]:
+    """Whether there is a snapshot, be its manifest there or lost."""
+    if (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+        return True
+    return (yield from _exists(store, _layout.spare_key(snapshot_id)))
+
+
+def _exists(store: Store, key: str) -> Task[bool]:
+    try:
+        yield from head_task(store.context, store.bucket, store.location.key(key))
+    except NotFoundError:
+        return False
+    return True
+
+
+def read_task(store: Store, snapshot_id: str, key: str) -> Task[tuple[bytes, Snapshot]]:
+    """Reads a manifest or a spare, which is as good.
+
+    Raises:
+        NotFoundError: There is none.
+        FormatError: It is damaged.
+    """
+    where = store.url(key)
+    try:
+        document, _ = yield from store.read(key)
+    except ChecksumMismatchError as error:
+        raise FormatError(f"{where}: is damaged: {error}") from error
+    ours = store.terms.repository_id if store.terms is not None else None
+    return bytes(document), _manifest.decode_snapshot(document, where, snapshot_id, store.key, ours)
+
+
+def instead_task(
+    store: Store, snapshot_id: str, error: NotFoundError | FormatError
+) -> Task[tuple[Snapshot, str]]:
+    """Reads a spare in the place of a manifest that could not be read.
+
+    Returns:
+        The snapshot, and what to tell of its manifest.
+
+    Raises:
+        NotFoundError: There is neither: there is no such snapshot.
+        FormatError: The spare is of no use, either.
+    """
+    is_lost = isinstance(error, NotFoundError)
+    where = store.url(_layout.snapshot_key(snapshot_id))
+    trouble = f"{where}: the manifest is lost" if is_lost else str(error)
+    try:
+        _, snapshot = yield from read_task(store, snapshot_id, _layout.spare_key(snapshot_id))
+    except NotFoundError:
+        if is_lost:
+            raise error from None
+        raise FormatError(f"{trouble}; it has no spare. {CHOOSE}") from error
+    except FormatError as second:
+        raise FormatError(f"{trouble}, and so is its spare: {second}. {CHOOSE}") from error
+    warning = f"{trouble}. Its spare is sound, and was used: {MEND}"
+    _log.warning("%s", warning)
+    return snapshot, warning
