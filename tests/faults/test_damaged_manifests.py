@@ -27,6 +27,7 @@ BITS = 60
 END = 40
 # One of so many is restored in full; of the others it is only seen that it could be.
 RESTORED = 8
+# Those that are gone are looked at by themselves.
 _WAYS = sorted(WAYS.keys() - {"gone"})
 Alive = Callable[[], None]
 
