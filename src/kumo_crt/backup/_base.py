@@ -17,6 +17,7 @@ from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
+    AccessDeniedError,
     EncryptionKeyError,
     EnvironmentMismatchError,
     FormatError,
@@ -357,7 +358,10 @@ class RepositoryBase:
         # This machine's clock is good enough: it decides only where the listing begins.
         newest = yield from _known.latest_id(store, datetime.now(UTC))
         after = None if newest is None else _layout.spare_key(newest)
-        page, token = yield from store.list_page(_layout.SPARES, after)
+        try:
+            page, token = yield from store.list_page(_layout.SPARES, after)
+        except AccessDeniedError:
+            return newest  # whoever may only read what snapshots need may restore
         if not page:
             return newest
         from kumo_crt.backup import _spares  # rarely needed
