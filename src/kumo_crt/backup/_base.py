@@ -13,6 +13,7 @@ from kumo_crt import _engine
 from kumo_crt._engine import Task
 from kumo_crt.backup import _configuration, _known, _layout, _sealing
 from kumo_crt.backup._clock import ServiceClock
+from kumo_crt.backup._coming import Coming
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -70,6 +71,7 @@ class RepositoryBase:
         self._client = client if client is not None else S3Client()
         self._config: _configuration.Config | None = None
         self._just_read: tuple[_configuration.Config, ServiceClock] | None = None
+        self._coming: Coming | None = None
         self._given_key = encryption_key
         # The key that everything in the repository is sealed with, once that is certain.
         self._key: Key | None = None

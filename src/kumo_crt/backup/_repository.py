@@ -6,13 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup._base import OnDamage
 from kumo_crt.backup._care import Care
+from kumo_crt.backup._clock import boottime
+from kumo_crt.backup._coming import Coming
+from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.exceptions import RepositoryError
@@ -104,16 +107,18 @@ class Repository(Care, Keeping):
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         limits = _packing.limits(bundle_below, bundle_size)
-        config, now = self._guarded()
+        begun = None if self._coming is not None else self._guarded()
         self._need_key("a backup")
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
             compact(source)
 
-        def attempt(now: datetime) -> Snapshot:
+        def attempt(begun: tuple[Config, datetime] | None) -> Snapshot:
+            since = boottime()
             with capture(source, live=live, data_paths=data_paths) as taken:
                 for warning in taken.warnings:
                     _log.warning("%s", warning)
+                config, now = begun or self._create_coming(since)
                 plan = BackupPlan(
                     store=self._store(),
                     capture=taken,
@@ -131,11 +136,56 @@ class Repository(Care, Keeping):
                 return self._run(backup_task(plan))
 
         try:
-            return attempt(now)
+            return attempt(begun)
         except FoundDamagedError as error:
             # What had to be sent once more has been given up by now: a new capture has it.
             _log.warning("%s (this is done now)", error)
-            return attempt(self._guarded()[1])
+            return attempt(self._guarded())
+
+    def _create_with_first(
+        self,
+        created: Callable[[], object],
+        *,
+        storage_class: str | None = None,
+        sse: str | None = None,
+        kms_key_id: str | None = None,
+    ) -> None:
+        """Has the repository created by the backup that comes next, once it holds a state.
+
+        So a database that cannot be backed up leaves no repository behind. There has to be none.
+
+        Args:
+            created: Called when it is; not if somebody else has been faster.
+            storage_class: See `create`.
+            sse: See `create`.
+            kms_key_id: See `create`.
+
+        Raises:
+            EncryptionKeyError: A key is named, and cannot be had.
+            ValueError: A setting is none that S3 has.
+        """
+        from kumo_crt.backup import _configuration
+
+        key = self._find_key()
+        config = _configuration.new_config(self._environment, storage_class, sse, kms_key_id, key)
+        self._coming = Coming(config, key, created)
+
+    def _create_coming(self, since: float) -> tuple[Config, datetime]:
+        """Creates it; returns its configuration, and the service's time of ``since``."""
+        coming, self._coming = self._coming, None
+        if coming is None:
+            raise AssertionError("otherwise it was there before")
+        try:
+            self._write_config(coming.config, coming.key)
+        except RepositoryError:
+            config, now = self._guarded()
+            self._need_key("a backup")
+            coming.check(config, self._location)
+        else:
+            coming.created()
+            config, now = self._guarded()
+        began = now - timedelta(seconds=boottime() - since)
+        return config, began.replace(microsecond=0)
 
     def recover_config(
         self,

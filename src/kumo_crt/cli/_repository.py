@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from kumo_crt.cli._errors import CommandError, UsageError
 from kumo_crt.cli._keys import key_of
 from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
-from kumo_crt.exceptions import RepositoryError, SnapshotNotFoundError
+from kumo_crt.exceptions import SnapshotNotFoundError
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
@@ -35,22 +35,11 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def open_repository(
-    args: argparse.Namespace,
-    output: Output,
-    *,
-    create: bool = False,
-    before: Callable[[], object] = lambda: None,
+    args: argparse.Namespace, output: Output, *, create: bool = False
 ) -> Iterator[kumo_crt.Repository]:
-    """Opens the repository of a command, or creates it.
-
-    Args:
-        args: The command's.
-        output: Where it is told.
-        create: Create it if there is none.
-        before: Called before that.
-    """
+    """Opens the repository of a command; if there is none, it may be one that a backup creates."""
     key = key_of(args, output)
-    with open_client(args, output) as client:
+    with open_client(args, output) as client, contextlib.ExitStack() as stack:
         options: dict[str, Any] = {
             "client": client,
             "environment": args.environment,
@@ -63,31 +52,16 @@ def open_repository(
         except SnapshotNotFoundError:
             if not create:
                 raise
-            before()
-            try:
-                repository = kumo_crt.Repository.create(
-                    args.url,
-                    **options,
-                    storage_class=args.storage_class,
-                    sse=args.sse,
-                    kms_key_id=args.kms_key_id,
-                )
-            except RepositoryError:
-                # Somebody else was faster, or there is a reason that opening will tell.
-                repository = kumo_crt.Repository.open(args.url, **options)
-            else:
-                kind = "repository" if key is None else f"repository (encrypted, key {key.id})"
-                output.message(f"created the {kind} {printable(args.url)}")
+            repository = kumo_crt.Repository(args.url, **options)
+            kind = "repository" if key is None else f"repository (encrypted, key {key.id})"
+            # Told when no progress bar is in the way any more.
+            created = partial(
+                stack.callback, output.message, f"created the {kind} {printable(args.url)}"
+            )
+            terms = {name: getattr(args, name) for name in TERMS}
+            repository._create_with_first(created, **terms)
         with repository:
             yield repository
-
-
-def _try_source(args: argparse.Namespace) -> None:
-    """Captures a database once for nothing: one that is refused leaves no repository behind."""
-    from kumo_crt.backup._capture import capture
-
-    with capture(args.db, live=True, data_paths=args.data_path):
-        pass
 
 
 def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
@@ -128,6 +102,8 @@ def _option(name: str) -> str:
 def _check_terms(args: argparse.Namespace, repository: kumo_crt.Repository) -> None:
     """Whether a repository that was there already is what is asked for."""
     terms = repository._store().terms
+    if terms is None:
+        return  # it is going to be what is asked for
     for name in TERMS:
         wanted, there = getattr(args, name), getattr(terms, name)
         if wanted not in (None, there):
@@ -148,12 +124,7 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         raise UsageError(f"{_option(asked[0])} goes with --create: a repository keeps what it has")
     try:
         with (
-            open_repository(
-                args,
-                output,
-                create=args.create and not args.dry_run,
-                before=partial(_try_source, args),
-            ) as repository,
+            open_repository(args, output, create=args.create and not args.dry_run) as repository,
             progress.bar(output, "backup") as report,
         ):
             _check_terms(args, repository)
