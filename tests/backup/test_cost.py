@@ -125,6 +125,46 @@ def test_no_cycle_keeps_the_client_when_all_is_done(
         gc.enable()
 
 
+def test_a_small_single_object_is_asked_for_only_where_one_is_known(
+    counted: kumo_crt.Repository, proxy: FaultProxy, make: Make
+) -> None:
+    """Below 1 MiB: an unchanged one costs a HEAD, not its body; a new one costs no HEAD."""
+    path = make("plain")
+    counted.backup(path)  # what is said of files of their own has no part in it
+    for unchanged in (False, True, True):
+        proxy.requests.clear()
+        snapshot = counted.backup(path, single_object=True)
+        (key,) = snapshot.object_keys
+        size = snapshot.uploaded_bytes + snapshot.reused_bytes
+        assert snapshot.reused_bytes == (size if unchanged else 0)
+        assert 500_000 < size < MIB
+        asked = [r.method for r in proxy.requests if r.target.endswith(key)]
+        assert asked == (["HEAD"] if unchanged else ["PUT"])
+        assert len(proxy.requests) <= 12  # the third reads three manifests
+        sent = sum(r.size for r in proxy.requests) - (0 if unchanged else size)
+        assert 0 < sent < 20_000  # pin, manifest and spare
+    db = Rdict(str(path), databases.options())
+    db[b"new"] = b"new"
+    db.close()
+    proxy.requests.clear()
+    (other,) = counted.backup(path, single_object=True).object_keys
+    assert other != key
+    assert [r.method for r in proxy.requests if "/data/" in r.target] == ["PUT"]
+
+
+def test_a_small_single_object_that_is_gone_is_sent_again(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    path = make("plain")
+    (key,) = repository.backup(path, single_object=True).object_keys
+    for content in (None, b"something else"):
+        boto.delete_object(Bucket=bucket, Key=f"{PREFIX}/{key}")
+        if content is not None:
+            boto.put_object(Bucket=bucket, Key=f"{PREFIX}/{key}", Body=content)
+        assert repository.backup(path, single_object=True).reused_bytes == 0
+        assert repository.verify(level="full").ok
+
+
 # -- the newest snapshot of very many -------------------------------------------------------------
 
 _NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -81,6 +81,7 @@ class Request:
     method: str
     target: str
     access_key_id: str = ""  # that it is signed with
+    size: int = 0  # of its body, as its head has it
 
 
 class _CutError(Exception):
@@ -249,7 +250,8 @@ class _Connection:
             if direction == "request":
                 signed = _headers(head, lower=False).get("authorization", "")
                 key = signed.partition("Credential=")[2].partition("/")[0]
-                request = Request(first[0], first[1], key)
+                size = int(_headers(head).get("content-length", 0))
+                request = Request(first[0], first[1], key, size)
                 self._proxy.requests.append(request)
                 self._pending.append(request)
                 body_allowed, interim = True, False

@@ -33,17 +33,22 @@ class Known:
         newest: Id of the newest snapshot.
         files: By the names that files have by themselves.
         sources: Id of the snapshot that named each of them.
+        archives: Keys of archives; nothing relies on them, but they are likely to be there.
     """
 
     newest: str | None = None
     files: dict[str, SnapshotFile] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    archives: set[str] = field(default_factory=set)
 
     def add(self, snapshot: Snapshot, same_database: bool) -> None:
         """Takes in a manifest; those before it are newer and stay."""
         for file in snapshot.files:
-            # An archive belongs to its own snapshots alone, and goes with them.
-            if file.key is None or _layout.is_archive(file.key):
+            if file.key is None:
+                continue
+            if _layout.is_archive(file.key):
+                # It belongs to its own snapshots alone, and goes with them.
+                self.archives.add(file.key)
                 continue
             object_name = file.key.rpartition("/")[2]
             name = _layout.plain_name(file.key)

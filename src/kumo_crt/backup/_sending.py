@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -31,7 +31,8 @@ from kumo_crt.s3._head import head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions, PutResult
 
-# Below this, sending an object that may be there already costs less than asking first.
+# Below this, sending an object that may be there already costs less than asking first; it is asked
+# for all the same where a manifest names it.
 _ASK_FIRST = 1 << 20
 
 
@@ -213,12 +214,14 @@ class Sender(NamedTuple):
         meter: Counts bytes.
         throttle: Limits them.
         unfinished: Uploads that killed backups have left, by key.
+        likely: Keys of what is likely to be there.
     """
 
     store: Store
     meter: Meter
     throttle: Throttle | None
     unfinished: Mapping[str, tuple[str, ...]]
+    likely: Set[str] = frozenset()
 
 
 def send_task(sender: Sender, name: str, content: Content) -> Task[Sent]:
@@ -227,7 +230,7 @@ def send_task(sender: Sender, name: str, content: Content) -> Task[Sent]:
     Raises:
         IntegrityError: Both are taken by something else.
     """
-    if content.size >= _ASK_FIRST:
+    if content.size >= _ASK_FIRST or _layout.data_key(name) in sender.likely:
         there = yield from _already_there(sender, name, content)
         if there is not None:
             return there

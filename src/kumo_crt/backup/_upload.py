@@ -259,7 +259,7 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Committed]:
     key = plan.store.key
     total = sum(_sealing.sealed_size(key, file.size) for file in plan.capture.files)
     meter = Meter(plan.progress, total if archive is None else archive.size)
-    sender = Sender(plan.store, meter, plan.throttle, unfinished)
+    sender = Sender(plan.store, meter, plan.throttle, unfinished, plan.known.archives)
     if archive is None:
         files = yield from _send_files(plan, sender)
     else:
