@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeVar
 
-from kumo_crt import _engine
 from kumo_crt._engine import Task
-from kumo_crt.backup import _configuration, _known, _layout, _sealing
+from kumo_crt.backup import _configuration, _layout, _sealing, _snapshots
 from kumo_crt.backup._clock import ServiceClock
 from kumo_crt.backup._coming import Coming
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._snapshots import OnDamage
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
-    AccessDeniedError,
     EncryptionKeyError,
     EnvironmentMismatchError,
-    FormatError,
-    NotFoundError,
     PreconditionFailedError,
     RepositoryError,
     SnapshotNotFoundError,
@@ -31,8 +27,6 @@ from kumo_crt.s3 import S3Client
 from kumo_crt.s3._budget import Budget
 
 T = TypeVar("T")
-# What is told of a manifest that cannot be read: the snapshot's id, and why.
-OnDamage = Callable[[str, FormatError], object]
 DEFAULT_CONCURRENCY = 8
 # Seconds.
 _JUST = 10.0
@@ -290,29 +284,7 @@ class RepositoryBase:
             )
 
     def _all_snapshots(self, on_damage: OnDamage | None) -> Task[list[Snapshot]]:
-        from kumo_crt.backup import _spares
-
-        store = self._store()
-
-        def damaged(snapshot_id: str, error: FormatError) -> None:
-            if on_damage is None:
-                raise error
-            on_damage(snapshot_id, error)
-
-        def read(snapshot_id: str) -> Task[Snapshot | None]:
-            try:
-                return (yield from store.listed_snapshot(snapshot_id))
-            except FormatError as error:
-                damaged(snapshot_id, error)
-                return None
-
-        witnesses = yield from _spares.witnesses_task(store)
-        ids = yield from store.snapshot_ids()
-        for lost in (yield from _spares.lost_task(store, witnesses, ids)):
-            damaged(lost.snapshot_id, FormatError(f"{lost.message(store)}. {lost.remedy}"))
-        found: list[Snapshot | None] = yield _engine.Gather(map(read, ids), DEFAULT_CONCURRENCY)
-        there = (item for item in found if item is not None)
-        return [replace(item, pinned=item.id in witnesses.pins) for item in there]
+        return _snapshots.all_task(self._store(), on_damage)
 
     def _snapshot(self, snapshot_id: str) -> Snapshot:
         return self._find(snapshot_id)[0]
@@ -326,19 +298,7 @@ class RepositoryBase:
         """
         self._load()
         wanted = self._resolve(snapshot_id)
-        try:
-            return self._run(self._read_snapshot(wanted))
-        except NotFoundError:
-            raise _layout.no_snapshot(self._location, wanted) from None
-
-    def _read_snapshot(self, snapshot_id: str) -> Task[tuple[Snapshot, str | None]]:
-        store = self._store()
-        try:
-            return (yield from store.snapshot(snapshot_id)), None
-        except (NotFoundError, FormatError) as error:
-            from kumo_crt.backup import _spares  # rarely needed
-
-            return (yield from _spares.instead_task(store, snapshot_id, error))
+        return self._run(_snapshots.find_task(self._store(), wanted))
 
     def _resolve(self, snapshot_id: str) -> str:
         if snapshot_id != "latest":
@@ -349,32 +309,7 @@ class RepositoryBase:
                     "tell them"
                 )
             return snapshot_id
-        newest = self._run(self._newest())
-        if newest is None:
-            raise _layout.no_snapshot_yet(self._location)
-        return newest
-
-    def _newest(self) -> Task[str | None]:
-        """Id of the newest snapshot, be its manifest there or lost."""
-        store = self._store()
-        # This machine's clock is good enough: it decides only where the listing begins.
-        newest = yield from _known.latest_id(store, datetime.now(UTC))
-        after = None if newest is None else _layout.spare_key(newest)
-        try:
-            page, token = yield from store.list_page(_layout.SPARES, after)
-        except AccessDeniedError:
-            return newest  # whoever may only read what snapshots need may restore
-        if not page:
-            return newest
-        from kumo_crt.backup import _spares  # rarely needed
-
-        while token is not None:
-            more, token = yield from store.list_page(_layout.SPARES, None, token)
-            page += more
-        for snapshot_id in sorted(_spares.by_id(store, page), reverse=True):
-            if (yield from _spares.is_committed(store, snapshot_id)):
-                return snapshot_id
-        return newest
+        return self._run(_snapshots.newest_task(self._store()))
 
     @staticmethod
     def _concurrency(wanted: int | None) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup._base import OnDamage, RepositoryBase
+from kumo_crt.backup._base import RepositoryBase
+from kumo_crt.backup._snapshots import OnDamage
 from kumo_crt.exceptions import KumoError, SnapshotNotFoundError
 
 if TYPE_CHECKING:

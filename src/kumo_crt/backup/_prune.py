@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kumo_crt import _core
@@ -33,6 +33,7 @@ from kumo_crt.backup._prune_report import PruneReport
 from kumo_crt.backup._retention import Candidate, KeepRules
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._sweep import Sweeper, batches
+from kumo_crt.backup._unreferenced import Unreferenced, find_task
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import AccessDeniedError, FormatError, RepositoryLockedError, S3Error
 from kumo_crt.s3._bucket import get_versioning_task
@@ -71,22 +72,6 @@ class PrunePlan:
     wait: bool = False
     delete_versions: bool = False
     progress: Callable[[int, int], object] | None = None
-
-
-@dataclass(slots=True)
-class _Unreferenced:
-    """Data objects that no snapshot names, nor a running backup."""
-
-    due: list[ObjectInfo] = field(default_factory=list)
-    pending: list[ObjectInfo] = field(default_factory=list)
-    # Those of `pending` that no mark has.
-    unmarked: list[ObjectInfo] = field(default_factory=list)
-    protected_objects: int = 0
-    protected_bytes: int = 0
-    # Bytes of bundles that are needed, and that are not needed themselves.
-    wasted_bytes: int = 0
-    # When the last of `pending` becomes due.
-    until: datetime | None = None
 
 
 def prune_task(plan: PrunePlan) -> Task[PruneReport]:
@@ -190,7 +175,9 @@ class _Prune:
             self._store, leases.values(), self._clock.now()
         )
         marks, _ = yield from _census.read_marks(self._store)
-        found = yield from self._unreferenced(self._removed, protection, marks)
+        found = yield from find_task(
+            self._store, self._census, self._removed, protection, marks, self._clock
+        )
         status = yield from self._versioning()
         if self._plan.delete_versions:
             doomed = {
@@ -211,7 +198,7 @@ class _Prune:
         yield from self._write_spares()
         protection = yield from self._sweeper.protection()
         marks, worthless = yield from _census.read_marks(self._store)
-        found = yield from self._unreferenced((), protection, marks)
+        found = yield from find_task(self._store, self._census, (), protection, marks, self._clock)
         marked = yield from self._mark(found)
         if self._plan.wait and found.until is not None:
             left = (found.until - self._clock.now()).total_seconds()
@@ -302,46 +289,7 @@ class _Prune:
     def _is_old(self, mark: Mark) -> bool:
         return self._clock.now() - mark.written > _inflight.grace()
 
-    def _unreferenced(
-        self,
-        removed: Iterable[str],
-        protection: _inflight.Protection,
-        marks: list[Mark],
-    ) -> Task[_Unreferenced]:
-        found = _Unreferenced()
-        oldest: dict[str, datetime] = {}
-        for mark in sorted(marks, key=lambda mark: mark.written, reverse=True):
-            oldest.update(dict.fromkeys(mark.objects, mark.written))
-        pages = yield from _census.list_data(self._store)
-        live = self._census.live(removed)
-        used = self._census.used_parts(removed)
-        start = len(self._store.location.prefix)
-        grace = _inflight.grace()
-        now = self._clock.now()
-        for item in _census.data_objects(self._store, pages):
-            if item.key[start:] in live:
-                if (parts := used.get(item.key[start:])) is not None:
-                    found.wasted_bytes += max(0, item.size - parts)
-                continue
-            if protection.covers(item.key, item.last_modified):
-                found.protected_objects += 1
-                found.protected_bytes += item.size
-                continue
-            marked = oldest.get(_inflight.object_hash(item.key))
-            # An object that is newer than its mark is another one.
-            if marked is None or item.last_modified is None or item.last_modified > marked:
-                found.pending.append(item)
-                found.unmarked.append(item)
-            elif now - marked > grace:
-                found.due.append(item)
-            else:
-                found.pending.append(item)
-                found.until = max(found.until or now, marked + grace)
-        if found.unmarked:
-            found.until = now + grace
-        return found
-
-    def _mark(self, found: _Unreferenced) -> Task[list[str]]:
+    def _mark(self, found: Unreferenced) -> Task[list[str]]:
         """Marks what is not marked yet; returns the keys of the marks."""
         keys = []
         hashes = sorted({_inflight.object_hash(item.key) for item in found.unmarked})
@@ -387,7 +335,7 @@ class _Prune:
         return status or ""
 
     def _report(
-        self, found: _Unreferenced, status: str | None, would_delete: Iterable[ObjectInfo] = ()
+        self, found: Unreferenced, status: str | None, would_delete: Iterable[ObjectInfo] = ()
     ) -> PruneReport:
         sweeper = self._sweeper
         sizes = [item.size for item in would_delete]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
-from kumo_crt.backup._base import OnDamage
 from kumo_crt.backup._care import Care
 from kumo_crt.backup._clock import boottime
 from kumo_crt.backup._coming import Coming
 from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
+from kumo_crt.backup._snapshots import OnDamage
 from kumo_crt.exceptions import RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
