@@ -24,7 +24,6 @@ from kumo_crt.exceptions import (
     PreconditionFailedError,
 )
 from kumo_crt.s3._deletions import delete_task
-from kumo_crt.s3._head import head_task
 
 _log = logging.getLogger("kumo_crt.backup")
 _COMMIT_ATTEMPTS = 3
@@ -285,14 +284,5 @@ def _take_back(store: Store, committed: Committed) -> Task[None]:
 
 def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:
     """Those of some snapshots that do not exist any more."""
-    there = yield Gather((is_there(store, _layout.snapshot_key(s)) for s in ids), 4)
+    there = yield Gather((store.has(_layout.snapshot_key(s)) for s in ids), 4)
     return {item for item, is_there in zip(ids, there, strict=True) if not is_there}
-
-
-def is_there(store: Store, key: str) -> Task[bool]:
-    """Whether there is something at a key."""
-    try:
-        yield from head_task(store.context, store.bucket, store.location.key(key))
-    except NotFoundError:
-        return False
-    return True

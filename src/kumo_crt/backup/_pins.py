@@ -12,13 +12,11 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
-    NotFoundError,
     PreconditionFailedError,
     RepositoryError,
     RepositoryLockedError,
 )
 from kumo_crt.s3._deletions import delete_task
-from kumo_crt.s3._head import head_task
 from kumo_crt.s3._results import ObjectInfo
 
 PINS = "pins/"
@@ -56,15 +54,7 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
 
 def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:
     """Whether a snapshot is pinned."""
-    return (yield from _exists(store, pin_key(snapshot_id)))
-
-
-def _exists(store: Store, key: str) -> Task[bool]:
-    try:
-        yield from head_task(store.context, store.bucket, store.location.key(key))
-    except NotFoundError:
-        return False
-    return True
+    return (yield from store.has(pin_key(snapshot_id)))
 
 
 def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = False) -> Task[None]:
@@ -75,7 +65,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         RepositoryLockedError: It is being deleted.
     """
     if dry_run:
-        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+        if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
             raise _layout.no_snapshot(store.location, snapshot_id)
         return
     document = {
@@ -93,7 +83,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
     # After the pin was written: a deletion that does not see it is seen here.
     leases = yield from _inflight.list_leases(store)
     _, condemned = yield from _inflight.read_sweeps(store, leases.values())
-    is_there = yield from _exists(store, _layout.snapshot_key(snapshot_id))
+    is_there = yield from store.has(_layout.snapshot_key(snapshot_id))
     if is_there and snapshot_id not in condemned:
         return
     if is_ours:
@@ -113,7 +103,7 @@ def unpin_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task
         SnapshotNotFoundError: There is none of this id, nor a pin that one has left.
     """
     if not (yield from is_pinned(store, snapshot_id)):
-        if not (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+        if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
             raise _layout.no_snapshot(store.location, snapshot_id)
     elif not dry_run:
         yield from _delete(store, pin_key(snapshot_id))
@@ -132,7 +122,7 @@ def delete_snapshot_task(
     # In this order: a spare without a manifest tells that the manifest was lost.
     keys = (_layout.spare_key(snapshot_id), _layout.snapshot_key(snapshot_id))
     for key in reversed(keys):
-        if (yield from _exists(store, key)):
+        if (yield from store.has(key)):
             break
     else:
         raise _layout.no_snapshot(store.location, snapshot_id)

@@ -16,7 +16,6 @@ from kumo_crt import _core
 from kumo_crt._engine import Gather, Meter, Sleep, Task
 from kumo_crt.backup import (
     _census,
-    _commit,
     _inflight,
     _layout,
     _notices,
@@ -321,7 +320,7 @@ class _Prune:
         """
         seen = yield from _notices.read_task(self._store, notices)
         unneeded = sorted(seen.damaged.keys() - self._census.live())
-        there = yield Gather((_commit.is_there(self._store, key) for key in unneeded), _HEADS)
+        there = yield Gather((self._store.has(key) for key in unneeded), _HEADS)
         tool = f"kumo_crt {_core.build_info()['version']}"
         gone = {key for key, is_there in zip(unneeded, there, strict=True) if not is_there}
         yield from _notices.withdraw_task(self._store, seen, gone, tool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kumo_crt._engine import Blocking, Sleep, Task
-from kumo_crt.backup import _commit, _layout
+from kumo_crt.backup import _layout
 from kumo_crt.backup._archive import Archive, Subject
 from kumo_crt.backup._capture import Capture
 from kumo_crt.backup._key import Key
@@ -76,7 +76,7 @@ def send_archive_task(sender: Sender, archive: Archive, name: str) -> Task[Sent]
     store = sender.store
     if archive.size > store.context.settings.multipart_threshold:
         # Where something is in the way, it may have to be sent once more, under another name.
-        taken = yield from _commit.is_there(store, _layout.data_key(name))
+        taken = yield from store.has(_layout.data_key(name))
         archive.releases = not taken
         if taken:
             # It is going to be compared, and that may take longer than a lease holds.

@@ -12,7 +12,6 @@ from kumo_crt.backup import _inflight, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
-from kumo_crt.s3._head import head_task
 from kumo_crt.s3._results import ObjectInfo
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -92,10 +91,10 @@ def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[
     lost = []
     suspects = (witnesses.pins.keys() | witnesses.spares.keys()) - set(ids)
     for snapshot_id in sorted(suspects):
-        if (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+        if (yield from store.has(_layout.snapshot_key(snapshot_id))):
             continue  # it has come since
         # Who deletes a snapshot deletes its spare before its manifest, and its pin before both.
-        if (yield from _exists(store, _layout.spare_key(snapshot_id))):
+        if (yield from store.has(_layout.spare_key(snapshot_id))):
             lost.append(Lost(snapshot_id, has_spare=True))
         elif snapshot_id in witnesses.pins and (yield from _pins.is_pinned(store, snapshot_id)):
             lost.append(Lost(snapshot_id, has_spare=False))
@@ -104,17 +103,9 @@ def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[
 
 def is_committed(store: Store, snapshot_id: str) -> Task[bool]:
     """Whether there is a snapshot, be its manifest there or lost."""
-    if (yield from _exists(store, _layout.snapshot_key(snapshot_id))):
+    if (yield from store.has(_layout.snapshot_key(snapshot_id))):
         return True
-    return (yield from _exists(store, _layout.spare_key(snapshot_id)))
-
-
-def _exists(store: Store, key: str) -> Task[bool]:
-    try:
-        yield from head_task(store.context, store.bucket, store.location.key(key))
-    except NotFoundError:
-        return False
-    return True
+    return (yield from store.has(_layout.spare_key(snapshot_id)))
 
 
 def read_task(store: Store, snapshot_id: str, key: str) -> Task[tuple[bytes, Snapshot]]:

@@ -14,6 +14,7 @@ from kumo_crt.backup._results import Snapshot
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._get import GetOptions, TooLargeError, get_task
+from kumo_crt.s3._head import head_task
 from kumo_crt.s3._objects import list_page_task
 from kumo_crt.s3._results import ObjectInfo
 
@@ -127,6 +128,14 @@ class Store(NamedTuple):
             raise FormatError(
                 f"{self.url(key)}: the manifest is in listings and cannot be read: {error}"
             ) from error
+
+    def has(self, key: str) -> Task[bool]:
+        """Whether there is something at a key."""
+        try:
+            yield from head_task(self.context, self.bucket, self.location.key(key))
+        except NotFoundError:
+            return False
+        return True
 
     def is_listed(self, key: str) -> Task[bool]:
         """Whether a listing has it, which is how readers find snapshots."""
