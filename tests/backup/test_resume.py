@@ -230,6 +230,15 @@ def test_what_is_there_is_compared(
     assert open_uploads(boto, bucket) == []
     assert get(boto, bucket, key) == content
     assert snapshot.uploaded_bytes > len(content)
+    there = {1: first, 2: second, 3: third}
+    kept = (
+        content[: 7 * MIB]
+        if case == "larger parts"
+        else b"".join(part for number, part in there.items() if number not in sent)
+    )
+    assert snapshot.resumed_bytes == len(kept)
+    told = repository.snapshot(snapshot.id)
+    assert (told.uploaded_bytes, told.resumed_bytes) == (snapshot.uploaded_bytes, 0)
     assert repository.verify(level="full").ok
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from rocksdict import Rdict
 
+import kumo_crt
 from tests.cli.conftest import Run
 from tests.support import databases
 from tests.support.servers import S3Server
@@ -307,3 +309,25 @@ def test_a_database_that_is_refused_leaves_no_repository(
     min(database.glob("*.sst")).unlink()
     kumo("backup", database, f"s3://{bucket}/new", "--create").failed(1, "it is not there")
     assert boto.list_objects_v2(Bucket=bucket).get("Contents", []) == []
+
+
+def test_what_an_interrupted_backup_had_sent_is_not_said_to_be_sent(
+    kumo: Run, boto: Any, bucket: str, database: Path, s3: kumo_crt.S3Client
+) -> None:
+    with Rdict(str(database), databases.options()) as db:
+        for number in range(12):
+            db[b"large-%02d" % number] = os.urandom(1 << 20)
+        db.flush()
+    url = f"s3://{bucket}/repository"
+    sizes = {"KUMO_CRT_PART_SIZE": "5MiB", "KUMO_CRT_MULTIPART_THRESHOLD": "5MiB"}
+    planned = kumo_crt.Repository.create(url, client=s3).backup(database, dry_run=True)
+    file = max(planned.files, key=lambda file: file.size)
+    key, checksum = f"repository/{file.key}", {"ChecksumAlgorithm": "CRC32C"}
+    where = {"Bucket": bucket, "Key": key}
+    upload = boto.create_multipart_upload(**where, **checksum, ChecksumType="FULL_OBJECT")
+    first = (database / file.path).read_bytes()[: 5 << 20]
+    where["UploadId"] = upload["UploadId"]
+    boto.upload_part(**where, **checksum, PartNumber=1, Body=first)
+    outcome = kumo("backup", database, url, env=sizes)
+    assert outcome.code == 0, outcome.err
+    assert "MB, 5.24 MB had been sent by an interrupted backup, 0 B already" in outcome.out

@@ -93,7 +93,7 @@ class Snapshot:
         db_id: RocksDB's identity of the database; empty if it had none.
         files: Its files.
         total_bytes: Size of all of them.
-        uploaded_bytes: What the backup sent.
+        uploaded_bytes: What the backup added to the repository: the size of new objects.
         reused_bytes: What was in the repository before.
         sequence_number: RocksDB's last sequence number in it.
         column_families: Names.
@@ -103,6 +103,8 @@ class Snapshot:
             table does not say.
         warnings: What makes backups of the database expensive, and damage that was met. Only
             `Repository.backup` tells it.
+        resumed_bytes: Of ``uploaded_bytes``, what had been sent already: parts of uploads that an
+            interrupted backup had left. Only `Repository.backup` tells it.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Snapshot:
     pinned: bool = False
     table_entries: int | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    resumed_bytes: int = field(default=0, compare=False)
 
     @property
     def single_object(self) -> str | None:

@@ -57,11 +57,19 @@ class Content(Protocol):
 
 
 class Sent(NamedTuple):
-    """What came of it; whether the service told the checksum, or was asked about it."""
+    """What came of it.
+
+    Attributes:
+        stored: The object.
+        was_there: It was, as a whole.
+        confirmed: Whether the service told the checksum, or was asked about it.
+        resumed: Bytes that were there in parts.
+    """
 
     stored: StoredObject
     was_there: bool
     confirmed: bool
+    resumed: int = 0
 
 
 class FileContent:
@@ -266,7 +274,8 @@ def _put(sender: Sender, name: str, content: Content) -> Task[Sent | None]:
     except PreconditionFailedError:
         return (yield from _already_there(sender, name, content))
     crc = result.checksum_crc32c or 0  # never None: it was asked for
-    return Sent(StoredObject(key, result.size, crc), was_there=False, confirmed=result.confirmed)
+    stored = StoredObject(key, result.size, crc)
+    return Sent(stored, False, result.confirmed, result.resumed)
 
 
 def _already_there(sender: Sender, name: str, content: Content) -> Task[Sent | None]:

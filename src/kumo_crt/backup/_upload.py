@@ -62,6 +62,7 @@ class BackupPlan:
     dry_run: bool = False
     single_object: bool = False
     uploaded: int = 0
+    resumed: int = 0
     reused: int = 0
     # Names of the files' data objects, by path; entries of the tables, where they say so.
     names: dict[str, str] = field(default_factory=dict)
@@ -333,6 +334,7 @@ def _snapshot_of(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
         files=tuple(files),
         total_bytes=sum(file.size for file in files),
         uploaded_bytes=plan.uploaded,
+        resumed_bytes=plan.resumed,
         reused_bytes=plan.reused,
         sequence_number=plan.capture.sequence_number,
         column_families=plan.capture.column_families,
@@ -400,3 +402,4 @@ def _count(plan: BackupPlan, sent: Sent, files: Iterable[SnapshotFile]) -> None:
         plan.relied_on += (Reused(file, None) for file in files)
     else:
         plan.uploaded += sent.stored.size
+        plan.resumed += sent.resumed

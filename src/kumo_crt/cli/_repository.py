@@ -21,11 +21,15 @@ from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._units import count_of, format_bytes, format_rate, format_seconds
 from kumo_crt.exceptions import SnapshotNotFoundError
 
+# Of the backup, not of the snapshot.
+_TOLD_ONCE = ("warnings", "resumed_bytes")
+
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot without the list of its files, which can be very long."""
     shown = fields(snapshot)
-    del shown["warnings"]  # of the backup, not of the snapshot
+    for name in _TOLD_ONCE:
+        del shown[name]
     return {
         **shown,
         "files": len(snapshot.files),
@@ -152,14 +156,17 @@ def backup(args: argparse.Namespace, output: Output) -> int:
             "snapshot": document(snapshot),
             "dry_run": args.dry_run,
             "seconds": seconds,
-            "warnings": snapshot.warnings,
+            **{name: getattr(snapshot, name) for name in _TOLD_ONCE},
         }
     )
     done = "would send" if args.dry_run else "sent"
+    before = ""
+    if snapshot.resumed_bytes:
+        before = f"{format_bytes(snapshot.resumed_bytes)} had been sent by an interrupted backup, "
     name = "dry run" if args.dry_run else f"snapshot {snapshot.id}"
     output.message(
         f"{name}: {count_of(len(snapshot.files), 'file')}, {format_bytes(snapshot.total_bytes)}; "
-        f"{done} {format_bytes(snapshot.uploaded_bytes)}, "
+        f"{done} {format_bytes(snapshot.uploaded_bytes - snapshot.resumed_bytes)}, {before}"
         f"{format_bytes(snapshot.reused_bytes)} already stored; {format_seconds(seconds)}"
     )
     if snapshot.single_object is not None and not args.dry_run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -188,11 +189,12 @@ def multipart_task(
 
     try:
         parts = yield Gather(tasks(), limit)
-        return (yield from _complete(ctx, bucket, key, upload_id, parts, options, attempt, what))
+        done = yield from _complete(ctx, bucket, key, upload_id, parts, options, attempt, what)
     except (Exception, Cancelled) as error:
         if options.resume is None or not _says_nothing_of_the_content(error):
             yield from _abort(ctx, bucket, key, upload_id)
         raise
+    return replace(done, resumed=sum(found.size for found in have.values()))
 
 
 def _says_nothing_of_the_content(error: BaseException) -> bool:

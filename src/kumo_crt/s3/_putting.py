@@ -29,6 +29,7 @@ class PutResult:
         kms_key_id: KMS key that it used.
         confirmed: Whether the service told the CRC32C, or was asked about the object since. Many
             services never do.
+        resumed: Bytes in parts that were there already, of an upload that was gone on with.
     """
 
     etag: str
@@ -40,6 +41,7 @@ class PutResult:
     sse: str | None = None
     kms_key_id: str | None = None
     confirmed: bool = False
+    resumed: int = 0
 
 
 class PutOptions(NamedTuple):
