@@ -248,3 +248,33 @@ def test_a_pin_that_was_left_pins_nothing(
 
 def test_the_longest_lease_is_the_grace() -> None:
     assert _inflight.grace().total_seconds() == _inflight.LEASE + _inflight.MARGIN == 1800
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_half_of_a_pin_is_lost(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, which: int
+) -> None:
+    """The other half keeps the snapshot."""
+    path = make("one_key")
+    first, _ = repository.backup(path), repository.backup(path)
+    repository.pin(first.id)
+    halves = [f"pins/{first.id}.json", f"spares/pins/{first.id}.json"]
+    content = get(boto, bucket, halves[which])
+    assert content == get(boto, bucket, halves[1 - which])
+    delete(boto, bucket, halves[which])
+    assert _pinned(repository) == [True, False]
+    assert repository.snapshot(first.id).pinned
+    ((severity, message),) = findings_of(doctor_of(repository, write=False), "spare pins")
+    assert severity == "warning"
+    assert halves[which] in message
+    with pytest.raises(kumo_crt.RepositoryError, match="is pinned"):
+        repository.delete_snapshot(first.id)
+    with without_waiting():
+        assert repository.prune(keep_last=1).kept[first.id] == ("pinned",)
+    repository.pin(first.id)
+    assert set(halves) <= keys(boto, bucket)
+    assert findings_of(doctor_of(repository, write=False), "spare pins") == []
+    delete(boto, bucket, halves[which])
+    repository.unpin(first.id)
+    assert _pinned(repository) == [False, False]
+    assert not set(halves) & keys(boto, bucket)

@@ -82,6 +82,7 @@ def documents_task(store: Store, findings: Findings, now: datetime) -> Task[None
     yield from findings.tried("leases", _inflight_task(store, findings, now), permission=_READ)
     for kind in (_LEDGERS, _MARKS, _PINS):
         yield from findings.tried(kind.check, _folder(store, findings, kind), permission=_READ)
+    yield from findings.tried("spare pins", _halves(store, findings), permission=_READ)
 
 
 def _inflight_task(store: Store, findings: Findings, now: datetime) -> Task[None]:
@@ -129,6 +130,19 @@ def _folder(store: Store, findings: Findings, kind: _Kind) -> Task[None]:
     known = [key for key in keys if _is_known(kind, key)]
     yield from _readable(store, findings, kind, known)
     _strangers(store, findings, kind.check, sorted(set(keys).difference(known)))
+
+
+def _halves(store: Store, findings: Findings) -> Task[None]:
+    lost = yield from _pins.list_halves(store)
+    if lost:
+        more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+        findings.add(
+            WARNING,
+            "spare pins",
+            f"{store.url(lost[0])}{more}: one of the two objects of a pin is missing; the snapshot "
+            "is pinned all the same",
+            "pin that snapshot again (kumo-crt pin), or unpin it",
+        )
 
 
 def _is_known(kind: _Kind, key: str) -> bool:

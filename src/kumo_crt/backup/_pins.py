@@ -20,21 +20,35 @@ from kumo_crt.s3._deletions import delete_task
 from kumo_crt.s3._results import ObjectInfo
 
 PINS = "pins/"
+# A pin is stored twice, and either counts: one that is lost must not unpin its snapshot.
+_FOLDERS = (PINS, f"{_layout.SPARES}{PINS}")
 
 
-def pin_key(snapshot_id: str) -> str:
-    """Key of a snapshot's pin, below the repository's prefix."""
-    return f"{PINS}{snapshot_id}.json"
+def pin_keys(snapshot_id: str) -> tuple[str, ...]:
+    """Keys of a snapshot's pin, below the repository's prefix."""
+    return tuple(f"{folder}{snapshot_id}.json" for folder in _FOLDERS)
 
 
 def list_pins(store: Store) -> Task[dict[str, ObjectInfo]]:
     """Pins by the ids of their snapshots, which need not exist."""
-    start = len(store.location.key(PINS))
-    found = {}
-    for item in (yield from store.list_all(PINS)):
-        snapshot_id = item.key[start:].removesuffix(".json")
-        if _layout.is_snapshot_id(snapshot_id):
-            found[snapshot_id] = item
+    pins, spares = yield from _list_both(store)
+    return spares | pins
+
+
+def list_halves(store: Store) -> Task[list[str]]:
+    """Keys of what is missing of pins that are stored but once."""
+    pins, spares = yield from _list_both(store)
+    lost = (pin_keys(snapshot_id)[snapshot_id in pins] for snapshot_id in pins.keys() ^ spares)
+    return sorted(lost)
+
+
+def _list_both(store: Store) -> Task[list[dict[str, ObjectInfo]]]:
+    found: list[dict[str, ObjectInfo]] = []
+    for folder in _FOLDERS:
+        start = len(store.location.key(folder))
+        listed = yield from store.list_all(folder)
+        named = {item.key[start:].removesuffix(".json"): item for item in listed}
+        found.append({name: item for name, item in named.items() if _layout.is_snapshot_id(name)})
     return found
 
 
@@ -46,7 +60,7 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
     """
     reader = _documents.Reader(document, where, "kumo-pin")
     snapshot_id = reader.text("snapshot")
-    if not where.endswith("/" + pin_key(snapshot_id)):
+    if not where.endswith("/" + pin_keys(snapshot_id)[0]):
         raise reader.error("snapshot", "expected the one that its name tells")
     reader.time("created_at")
     return snapshot_id
@@ -54,7 +68,10 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
 
 def is_pinned(store: Store, snapshot_id: str) -> Task[bool]:
     """Whether a snapshot is pinned."""
-    return (yield from store.has(pin_key(snapshot_id)))
+    for key in pin_keys(snapshot_id):
+        if (yield from store.has(key)):
+            return True
+    return False
 
 
 def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = False) -> Task[None]:
@@ -75,19 +92,21 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         "created_at": _documents.time_text(now),
     }
     content = json.dumps(document, indent=1).encode() + b"\n"
-    is_ours = True
-    try:
-        yield from write_new_task(store, pin_key(snapshot_id), content)
-    except PreconditionFailedError:
-        is_ours = False  # it is pinned already, or somebody was killed who tried to pin it
+    ours = []
+    for key in pin_keys(snapshot_id):
+        try:
+            yield from write_new_task(store, key, content)
+            ours.append(key)
+        except PreconditionFailedError:
+            pass  # it is pinned already, or somebody was killed who tried to pin it
     # After the pin was written: a deletion that does not see it is seen here.
     leases = yield from _inflight.list_leases(store)
     _, condemned = yield from _inflight.read_sweeps(store, leases.values())
     is_there = yield from store.has(_layout.snapshot_key(snapshot_id))
     if is_there and snapshot_id not in condemned:
         return
-    if is_ours:
-        yield from _delete(store, pin_key(snapshot_id))
+    for key in ours:
+        yield from _delete(store, key)
     if not is_there:
         raise _layout.no_snapshot(store.location, snapshot_id)
     raise RepositoryLockedError(
@@ -106,7 +125,8 @@ def unpin_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task
         if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
             raise _layout.no_snapshot(store.location, snapshot_id)
     elif not dry_run:
-        yield from _delete(store, pin_key(snapshot_id))
+        for key in pin_keys(snapshot_id):
+            yield from _delete(store, key)
 
 
 def delete_snapshot_task(

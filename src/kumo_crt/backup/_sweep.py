@@ -167,6 +167,8 @@ class Sweeper:
             return _layout.is_data_key(key)
         if folder + "/" == _inflight.INFLIGHT:
             return _inflight.is_ours(key)
+        if folder + "/" == _layout.SPARES:
+            name = name.removeprefix("pins/")
         return _layout.is_snapshot_id(name.removesuffix(".json"))
 
     # -- versions --------------------------------------------------------------------------
