@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 import kumo_crt
+from kumo_crt.backup import _ledger
 from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, severity_of
 from tests.backup.helpers import (
@@ -183,19 +185,62 @@ def test_a_drill_that_failed_verifies_nothing(
     def unopened(path: str) -> Rdict:
         raise OSError("no such comparator")
 
+    before: set[str] = set()
     for opener, kind in ((without_logs, "content"), (unopened, "open")):
+        report = repository.drill(scratch=scratch, opener=opener, record=False)
+        assert (report.ok, report.recorded) == (False, False)
+        assert keys(boto, bucket, "health/") == before
         report = repository.drill(scratch=scratch, opener=opener)
         assert [problem.kind for problem in report.problems] == [kind]
-        assert report.recorded is False
+        assert report.recorded is True
+        before = keys(boto, bucket, "health/")
         (health,) = repository.health()
         assert health.last_verified is health.last_drill is None
-        assert keys(boto, bucket, "health/") == set()
-        assert severity_of(doctor_of(repository, write=False), "verified") == "warning"
-    assert repository.drill(scratch=scratch, max_rto=0.0).recorded  # slow, and good
-    (health,) = repository.health()
-    assert health.snapshot.id == snapshot.id
-    assert health.last_verified == health.last_drill is not None
-    assert severity_of(doctor_of(repository, write=False), "verified") == "ok"
+        assert health.drill_failed is not None
+        assert (health.drill_problem, health.damaged) == (kind, ())
+        told = doctor_of(repository, write=False)
+        assert (severity_of(told, "verified"), severity_of(told, "drill")) == ("warning", "error")
+        # Within the same second, too.
+        assert repository.drill(scratch=scratch, max_rto=0.0).recorded  # slow, and good
+        (health,) = repository.health()
+        assert health.snapshot.id == snapshot.id
+        assert health.last_verified is not None
+        assert health.last_drill is not None
+        assert (health.drill_failed, health.drill_problem) == (None, None)
+        told = doctor_of(repository, write=False)
+        assert severity_of(told, "verified") == "ok"
+        assert all(finding.check != "drill" for finding in told.findings)
+        forget_ledgers = keys(boto, bucket, "health/") - before
+        for key in forget_ledgers:
+            delete(boto, bucket, key)
+        assert repository.health()[0].drill_failed is not None
+
+
+def test_ledgers_keep_failed_drills_as_long_as_they_count() -> None:
+    """Also when they are put together; and those of older versions are read."""
+    at = datetime(2026, 11, 23, 6, tzinfo=UTC)
+    later = at + timedelta(seconds=1)
+    good = _ledger.Drilled(at, {})
+    one = _ledger.Ledger(drills={"a": good, "b": good})
+    one.failed_drills = {name: _ledger.FailedDrill(at, "open") for name in "ac"}
+    other = _ledger.Ledger(drills={"c": _ledger.Drilled(later, {})})
+    other.failed_drills = {"b": _ledger.FailedDrill(later, "content")}
+    whole = _ledger.Ledger()
+    for ledger in (other, one):
+        whole.add(_ledger.decode(_ledger.encode(ledger, "id", "tool"), "s3://b/health"))
+    kept = whole.only(set(), set("abc"))
+    for found in (whole, kept):
+        failed = {name: found.failed_drill(name) for name in "abcd"}
+        # Within one second nobody knows which was the last.
+        assert {name: item.kind for name, item in failed.items() if item is not None} == {
+            "a": "open",
+            "b": "content",
+        }
+    assert set(kept.failed_drills) == set("ab")
+    old = json.loads(_ledger.encode(one, "id", "tool"))
+    del old["failed_drills"]
+    decoded = _ledger.decode(json.dumps(old).encode(), "s3://b/health")
+    assert (decoded.drills, decoded.failed_drills) == (one.drills, {})
 
 
 def test_deleted_ranges_that_are_empty(

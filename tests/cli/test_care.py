@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -375,3 +376,54 @@ def test_nothing_is_not_sound(kumo: Run, boto: Any, bucket: str, repository: str
     assert f"snapshots/{snapshot}.json: the manifest is gone" in told.out
     kumo("unpin", repository, snapshot)
     kumo(*line).failed(10, "there is no snapshot yet")
+
+
+def test_a_drill_that_failed_is_told_until_one_succeeds(
+    kumo: Run, repository: str, database: Path, tmp_path: Path
+) -> None:
+    """A table that was rotten before it was backed up: all checksums are those of what was."""
+    assert kumo("drill", repository).code == 0
+    rotten = tmp_path / "rotten"
+    db = Rdict(str(rotten), databases.options())
+    databases.fill(db, 0, 1000)
+    db.flush()
+    databases.fill(db, 500, 1500)  # so that compacting makes new tables
+    db.close()
+    good = tmp_path / "good"
+    shutil.copytree(rotten, good)
+    table = min(rotten.glob("*.sst"))
+    content = bytearray(table.read_bytes())
+    content[100] ^= 1
+    table.write_bytes(content)
+    failed = kumo("backup", rotten, repository, "--json").document["snapshot"]["id"]
+    assert kumo("snapshots", repository).code == 0
+    assert kumo("drill", repository).code == 3
+    assert kumo("verify", repository, "--level", "full").code == 0  # which is no drill
+    listing = kumo("snapshots", repository)
+    assert listing.code == 3  # though the other database's was good
+    lines = listing.out.splitlines()
+    assert "DRILL FAILED" in lines[2]
+    assert "DRILL FAILED" not in lines[1]
+    assert lines[3].startswith(f"the last drill, of snapshot {failed} at 2")
+    assert lines[3].endswith(f"Z, FAILED (content): kumo-crt drill --snapshot {failed} tells why")
+    item = kumo("snapshots", repository, "--json").document["snapshots"][1]
+    assert (item["drill_problem"], item["last_drill"]) == ("content", None)
+    assert item["drill_failed"].endswith("Z")
+    time.sleep(1.1)  # ledgers tell their times in whole seconds
+    kumo("backup", good, repository, "--compact-first")
+    assert kumo("snapshots", repository).code == 3
+    assert kumo("drill", repository).code == 0
+    listing = kumo("snapshots", repository)
+    assert listing.code == 0  # a later one is known to be good
+    assert listing.out.count("DRILL FAILED") == 1
+    assert kumo("forget", repository, failed).code == 0
+    assert "DRILL FAILED" not in kumo("snapshots", repository).out
+
+
+def test_damage_that_is_known(kumo: Run, boto: Any, bucket: str, repository: str) -> None:
+    _damage(boto, bucket)
+    assert kumo("snapshots", repository).code == 0
+    assert kumo("drill", repository).code == 3
+    listing = kumo("snapshots", repository)
+    assert (listing.code, "DAMAGED" in listing.out) == (3, True)
+    assert "DRILL FAILED" not in listing.out  # what is damaged is told, and until it is repaired

@@ -312,6 +312,7 @@ KINDS = [
                     "column_families": {"default": {"entries": 1, "crc32c": "e3069283"}},
                 }
             ],
+            "failed_drills": [{"at": _AT, "snapshot": snapshots.ID, "kind": "open"}],
         },
         lambda document: _ledger.decode(document, WHERE),
         {
@@ -319,6 +320,13 @@ KINDS = [
                 reads=[*_NO_LIST, [5], [None], [[]]],
                 damaged=[*_NO_LIST, [5], [None]],
                 drills=[*_NO_LIST, [5], [None]],
+                failed_drills=[5, "x", {}, [5], [None]],
+            ),
+            **_in_first(
+                "failed_drills",
+                at=_NO_TIME,
+                snapshot=_NO_TEXT,
+                kind=[*_NO_TEXT, "", "OPEN", "a\x1b[m", "x" * 41],
             ),
             **_in_first("reads", at=_NO_TIME, objects=[*_NO_LIST, [5], [""], ["x" * 16]]),
             **_in_first("damaged", at=_NO_TIME, key=_NO_KEY, kind=_NO_TEXT),

@@ -319,7 +319,7 @@ class Care(RepositoryBase):
         result = []
         for snapshot in snapshots:
             keys = sorted(snapshot.object_keys)
-            drilled = ledger.drills.get(snapshot.id)
+            drilled, failed = ledger.drills.get(snapshot.id), ledger.failed_drill(snapshot.id)
             result.append(
                 SnapshotHealth(
                     snapshot=snapshot,
@@ -327,6 +327,8 @@ class Care(RepositoryBase):
                     last_verified=ledger.oldest_read(keys),
                     last_drill=drilled.at if drilled is not None else None,
                     damaged=tuple(key for key in keys if key in damage),
+                    drill_failed=failed.at if failed is not None else None,
+                    drill_problem=failed.kind if failed is not None else None,
                 )
             )
         return result

@@ -90,6 +90,15 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
             "back up the database: it sends again what it still has; then kumo-crt repair, from "
             "copies that have the rest",
         )
+    failed = [item for s in snapshots if (item := ledger.failed_drill(s.id)) is not None]
+    if failed:
+        findings.add(
+            ERROR,
+            "drill",
+            f"the last drill of {len(failed)} snapshot{'s' if len(failed) > 1 else ''} failed, and "
+            f"not at damaged objects ({', '.join(sorted({item.kind for item in failed}))})",
+            "run kumo-crt drill --snapshot with each that kumo-crt snapshots names: it tells why",
+        )
     oldest = ledger.oldest_read(file.key for file in newest.files if file.key is not None)
     if oldest is None or now - oldest > _VERIFIED_WARNING:
         since = f"since {oldest:%F}" if oldest is not None else "yet"

@@ -27,7 +27,16 @@ from kumo_crt.backup import (
 from kumo_crt.backup._allowed import allowed
 from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._drill_content import expected, scan
-from kumo_crt.backup._ledger import Damage, Drilled, FamilyContent, Ledger, object_hash
+from kumo_crt.backup._ledger import (
+    FAULTS,
+    RESOLUTION,
+    Damage,
+    Drilled,
+    FailedDrill,
+    FamilyContent,
+    Ledger,
+    object_hash,
+)
 from kumo_crt.backup._objects import objects_of
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
@@ -78,6 +87,7 @@ class _Found:
     scan_seconds: float = 0.0
     compared: bool = False
     damaged: dict[str, Damage] = field(default_factory=dict)
+    ledger: Ledger | None = None
 
 
 def drill(plan: DrillPlan) -> DrillReport:
@@ -282,9 +292,15 @@ def _compare_counts(plan: DrillPlan, found: _Found, most: Mapping[str, int]) -> 
             )
 
 
+def _known(plan: DrillPlan, found: _Found) -> Ledger:
+    if found.ledger is None:
+        found.ledger = plan.run(_ledger.read_task(plan.store))
+    return found.ledger
+
+
 def _compare_with_earlier(plan: DrillPlan, found: _Found) -> None:
     """A snapshot never changes: whoever read it before must have found the same."""
-    earlier = plan.run(_ledger.read_task(plan.store)).drills.get(plan.snapshot.id)
+    earlier = _known(plan, found).drills.get(plan.snapshot.id)
     if earlier is None:
         return
     found.compared = True
@@ -319,14 +335,22 @@ def _told(content: FamilyContent | None) -> str:
 
 def _record(plan: DrillPlan, found: _Found) -> bool:
     new = Ledger(damaged=found.damaged)
-    is_good = not any(problem.kind in ("open", "content") for problem in found.problems)
+    snapshot = plan.snapshot.id
+    faults = [problem.kind for problem in found.problems if problem.kind in FAULTS]
     # A snapshot whose objects were all read counts as verified: of one that is wrong in spite of
     # that, nothing is to say so.
-    if found.restored is not None and is_good:
+    if faults:
+        good = _known(plan, found).drills.get(snapshot)
+        at = plan.now if good is None else max(plan.now, good.at)
+        new.failed_drills = {snapshot: FailedDrill(at, faults[0])}
+    elif found.restored is not None:
         keys = (file.key for file in plan.snapshot.files if file.key is not None)
         new.reads = {object_hash(key): plan.now for key in keys}
         if new.reads:
-            new.drills = {plan.snapshot.id: Drilled(plan.now, _masked(plan, found.families))}
+            # Also within the second of one that failed.
+            failed = _known(plan, found).failed_drill(snapshot)
+            at = plan.now if failed is None else max(plan.now, failed.at + RESOLUTION)
+            new.drills = {snapshot: Drilled(at, _masked(plan, found.families))}
     return _verify.record(
         plan.run, plan.store, new, plan.now, plan.tool, plan.record, plan.may_record
     )

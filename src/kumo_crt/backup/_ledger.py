@@ -31,6 +31,8 @@ RESOLUTION = timedelta(seconds=1)
 _MERGE_FROM = 16
 _CONCURRENCY = 8
 _ATTEMPTS = 3
+# Problems of drills that no damaged object explains.
+FAULTS = ("restore", "open", "content")
 _HASH = re.compile(r"[0-9a-f]{16}")
 _log = logging.getLogger("kumo_crt.backup")
 
@@ -59,6 +61,14 @@ class Drilled:
     families: Mapping[str, FamilyContent]
 
 
+@dataclass(frozen=True, slots=True)
+class FailedDrill:
+    """A drill that failed at what it found, not at damaged objects: the kind of its problem."""
+
+    at: datetime
+    kind: str
+
+
 @dataclass(slots=True)
 class Ledger:
     """What all ledgers say together.
@@ -66,12 +76,14 @@ class Ledger:
     Attributes:
         reads: When an object was last read in full, by `object_hash`.
         damaged: Objects that were found damaged and not read since, by key.
-        drills: The last drill of each snapshot.
+        drills: The last good drill of each snapshot.
+        failed_drills: The last one of each that failed.
     """
 
     reads: dict[str, datetime] = field(default_factory=dict)
     damaged: dict[str, Damage] = field(default_factory=dict)
     drills: dict[str, Drilled] = field(default_factory=dict)
+    failed_drills: dict[str, FailedDrill] = field(default_factory=dict)
 
     def last_read(self, key: str) -> datetime | None:
         """When an object was last read in full."""
@@ -91,6 +103,11 @@ class Ledger:
             if (read := self.last_read(key)) is None or read <= damage.at
         }
 
+    def failed_drill(self, snapshot: str) -> FailedDrill | None:
+        """The last drill of a snapshot, if it failed."""
+        failed, good = self.failed_drills.get(snapshot), self.drills.get(snapshot)
+        return failed if failed is None or good is None or good.at <= failed.at else None
+
     def add(self, other: Ledger) -> None:
         """Takes over what is newer in another one."""
         for name, at in other.reads.items():
@@ -102,6 +119,10 @@ class Ledger:
         for snapshot, drilled in other.drills.items():
             if snapshot not in self.drills or self.drills[snapshot].at < drilled.at:
                 self.drills[snapshot] = drilled
+        for snapshot, failed in other.failed_drills.items():
+            known = self.failed_drills.get(snapshot)
+            if known is None or known.at < failed.at:
+                self.failed_drills[snapshot] = failed
 
     def only(self, keys: set[str], snapshots: set[str]) -> Ledger:
         """Without what is known of objects and snapshots that are gone."""
@@ -110,6 +131,7 @@ class Ledger:
             {name: at for name, at in self.reads.items() if name in hashes},
             {key: damage for key, damage in self.known_damage().items() if key in keys},
             {name: drilled for name, drilled in self.drills.items() if name in snapshots},
+            {name: f for name in snapshots if (f := self.failed_drill(name)) is not None},
         )
 
 
@@ -142,6 +164,10 @@ def encode(ledger: Ledger, repository_id: str, tool: str) -> bytes:
                 },
             }
             for snapshot, drilled in sorted(ledger.drills.items())
+        ],
+        "failed_drills": [
+            {"at": time_text(failed.at), "snapshot": snapshot, "kind": failed.kind}
+            for snapshot, failed in sorted(ledger.failed_drills.items())
         ],
     }
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
@@ -180,6 +206,12 @@ def decode(document: bytes | memoryview, where: str) -> Ledger:
             raise reader.error(field_name, "expected a snapshot and its column families")
         contents = {name: _family(reader, field_name, f) for name, f in families.items()}
         ledger.drills[snapshot] = Drilled(_time(reader, field_name, entry), contents)
+    if reader.value("failed_drills") is not None:  # those of older versions have none
+        for field_name, entry in _entries(reader, "failed_drills"):
+            snapshot, kind = entry.get("snapshot"), entry.get("kind")
+            if not isinstance(snapshot, str) or not isinstance(kind, str) or not _is_word(kind):
+                raise reader.error(field_name, "expected a snapshot and a kind")
+            ledger.failed_drills[snapshot] = FailedDrill(_time(reader, field_name, entry), kind)
     return ledger
 
 
@@ -196,6 +228,10 @@ def decode_damaged(reader: Reader) -> dict[str, Damage]:
             raise reader.error(field_name, "expected a key and a kind")
         damaged[key] = Damage(_time(reader, field_name, entry), kind[:40])
     return damaged
+
+
+def _is_word(text: str) -> bool:
+    return re.fullmatch("[a-z_]{1,40}", text) is not None
 
 
 def _entries(reader: Reader, name: str) -> Iterable[tuple[str, dict[str, Any]]]:

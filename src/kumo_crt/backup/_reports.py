@@ -117,8 +117,8 @@ class DrillReport:
         sequence_number: RocksDB's last sequence number in it.
         compared: An earlier drill of the same snapshot was there to compare with.
         problems: What is wrong, or beyond a limit that was given.
-        recorded: The drill, or the damage that it met, has been written to the repository. That a
-            database is not what was backed up is not: nothing counts as verified by it.
+        recorded: The drill, or the damage that it met, has been written to the repository. So
+            is that it failed at what it found; then nothing counts as verified by it.
     """
 
     ok: bool
@@ -147,8 +147,11 @@ class SnapshotHealth:
         snapshot: The snapshot.
         age_seconds: Its age by the service's clock.
         last_verified: Since when every object of it has been read in full; None if one never was.
-        last_drill: When it was last restored for a drill.
+        last_drill: When it was last restored for a drill, with success.
         damaged: Objects of it that were found damaged and not read since.
+        drill_failed: When a drill failed, if none has succeeded since. Not at damaged objects
+            alone: ``damaged`` tells them until they are repaired.
+        drill_problem: Kind of the problem: ``restore``, ``open`` or ``content``.
     """
 
     snapshot: Snapshot
@@ -156,6 +159,8 @@ class SnapshotHealth:
     last_verified: datetime | None
     last_drill: datetime | None
     damaged: tuple[str, ...]
+    drill_failed: datetime | None = None
+    drill_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

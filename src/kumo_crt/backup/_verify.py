@@ -314,7 +314,7 @@ def record(
     Raises:
         AccessDeniedError: It was demanded, and this client may not write.
     """
-    if wanted is False or not (new.reads or new.damaged or new.drills):
+    if wanted is False or not (new.reads or new.damaged or new.drills or new.failed_drills):
         return False
     if wanted is None and not may:
         return False

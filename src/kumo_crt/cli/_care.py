@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import kumo_crt
-from kumo_crt.backup import DrillReport, Problem, VerifyReport
+from kumo_crt.backup import DrillReport, Problem, SnapshotHealth, VerifyReport
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
@@ -41,6 +42,8 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                     "last_verified": item.last_verified,
                     "last_drill": item.last_drill,
                     "damaged": item.damaged,
+                    "drill_failed": item.drill_failed,
+                    "drill_problem": item.drill_problem,
                 }
                 for item in found
             ],
@@ -73,7 +76,7 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
                     format_bytes(item.snapshot.total_bytes),
                     format_bytes(item.snapshot.uploaded_bytes),
                     str(item.snapshot.sequence_number),
-                    "DAMAGED" if item.damaged else timestamp(item.last_verified) or "never",
+                    _verified(item),
                     "pinned" if item.snapshot.pinned else "",
                     " ".join(f"{name}={value}" for name, value in item.snapshot.tags.items()),
                 )
@@ -84,6 +87,13 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
         output.message("no snapshots")
     for snapshot_id, why in unreadable.items():
         output.result(f"snapshot {snapshot_id} DAMAGED: {printable(why)}")
+    failed = _failed_drills(found)
+    for item in failed:
+        again = f"kumo-crt drill --snapshot {item.snapshot.id} tells why"
+        output.result(
+            f"the last drill, of snapshot {item.snapshot.id} at {timestamp(item.drill_failed)}Z, "
+            f"FAILED ({item.drill_problem}): {again}"
+        )
     if unreadable:
         output.result(
             "kumo-crt repair brings a manifest back from its spare; else bring it back from a "
@@ -93,7 +103,25 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
         limit = format_age(args.max_age)
         old = None if youngest is None else f"the newest snapshot is {format_age(youngest)} old"
         output.result(f"{old}: older than {limit}" if old else f"none is {limit} old, or younger")
-    return errors.DONE if fresh and not unreadable else errors.DAMAGED
+    damaged = unreadable or failed or any(item.damaged for item in found)
+    return errors.DONE if fresh and not damaged else errors.DAMAGED
+
+
+def _verified(item: SnapshotHealth) -> str:
+    if item.damaged:
+        return "DAMAGED"
+    return "DRILL FAILED" if item.drill_failed else timestamp(item.last_verified) or "never"
+
+
+def _failed_drills(found: list[SnapshotHealth]) -> list[SnapshotHealth]:
+    """Of each database, the snapshot whose drill was the last, if that failed."""
+    last: dict[str, tuple[datetime, bool, SnapshotHealth]] = {}
+    for item in found:
+        for at, is_failed in ((item.last_drill, False), (item.drill_failed, True)):
+            before = last.get(item.snapshot.db_id)
+            if at is not None and (before is None or (at, is_failed) >= before[:2]):
+                last[item.snapshot.db_id] = (at, is_failed, item)
+    return [item for _, is_failed, item in last.values() if is_failed]
 
 
 def verify(args: argparse.Namespace, output: Output) -> int:
