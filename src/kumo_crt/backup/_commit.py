@@ -19,7 +19,6 @@ from kumo_crt.exceptions import (
     AccessDeniedError,
     IntegrityError,
     KumoError,
-    LeaseExpiredError,
     NotFoundError,
     PreconditionFailedError,
 )
@@ -162,7 +161,8 @@ def commit(
         if attempt > 1:
             yield from lease.write(_inflight.BACKUP, (), [snapshot.id])
         lease.check()
-        tried.append((key, document))
+        tried.append((snapshot.id, document))
+        outages = store.context.retries.outages
         try:
             kept = Kept(store)
             result = yield from write_new_task(store, key, document)
@@ -181,6 +181,9 @@ def commit(
             # The manifest may still arrive: until it cannot any more, its data has to be there.
             lease.leave()
             raise
+        finally:
+            if store.context.retries.outages != outages:
+                lease.leave()  # so may one that was sent again as no answer came
         if visible:
             return Committed(snapshot, document, result.server_time)
     raise IntegrityError(
@@ -210,7 +213,7 @@ def check_after(
     try:
         yield from check_sent(store, kept, sent)
     except FoundDamagedError:
-        yield from _take_back(store, committed)
+        yield from _take_back(store, committed.snapshot.id)
         raise
     if not lease.outlived(committed.at):
         return
@@ -222,7 +225,7 @@ def check_after(
     lost = [item.key for item in objects if _inflight.object_hash(item.key) in condemned]
     lost += yield from missing_task(store, objects)
     if lost:
-        yield from _take_back(store, committed)
+        yield from _take_back(store, committed.snapshot.id)
         raise lease.expired(f"{store.url(min(lost))} has been deleted by a prune")
     _log.warning("the backup committed after its lease was over: nothing it needs was deleted")
 
@@ -233,43 +236,47 @@ def write_spare_task(store: Store, lease: Lease, committed: Committed) -> Task[s
     Returns:
         What to tell if it could not be written: the snapshot exists all the same.
     """
-    key = _layout.spare_key(committed.snapshot.id)
     outages = store.context.retries.outages
+    is_settled = False
     try:
         # Without the lease, the snapshot may be deleted before: it would look as if it was lost.
         lease.check()
-        yield from write_new_task(store, key, committed.document)
-    except (AccessDeniedError, LeaseExpiredError) as error:
-        return _without_spare(store, key, error)
+        yield from lease.keep(_write_spare(store, lease, committed))
+        is_settled = True
     except PreconditionFailedError:
-        return None  # a prune was faster
+        is_settled = True  # somebody was faster
     except KumoError as error:
-        # It may still arrive: until it cannot any more, the manifest has to stay.
-        lease.leave()
-        return _without_spare(store, key, error)
-    except BaseException:
-        lease.leave()
-        raise
-    if store.context.retries.outages != outages:
-        lease.leave()  # so may one that was sent again as no answer came
+        is_settled = isinstance(error, AccessDeniedError)
+        where = store.url(_layout.spare_key(committed.snapshot.id))
+        return (
+            f"{where}: the spare of the manifest was not written, and the loss of the manifest "
+            f"would not be noticed ({error}). The snapshot is complete; a later prune writes its "
+            "spare"
+        )
+    finally:
+        if not is_settled or store.context.retries.outages != outages:
+            # It may still arrive, or what was sent before it: until then the manifest has to stay.
+            lease.leave()
     return None
 
 
-def _without_spare(store: Store, key: str, error: KumoError) -> str:
-    return (
-        f"{store.url(key)}: the spare of the manifest was not written, and the loss of the "
-        f"manifest would not be noticed ({error}). The snapshot is complete; the next prune "
-        "writes its spare"
-    )
+def _write_spare(store: Store, lease: Lease, committed: Committed) -> Task[None]:
+    key = _layout.spare_key(committed.snapshot.id)
+    result = yield from write_new_task(store, key, committed.document)
+    # Written late, as the machine stood still: what nobody protected may have been deleted.
+    manifest = _layout.snapshot_key(committed.snapshot.id)
+    if lease.outlived(result.server_time) and not (yield from store.has(manifest)):
+        yield from delete_task(store.context, store.bucket, store.location.key(key))
 
 
 def take_back_tried(store: Store, tried: Iterable[tuple[str, bytes]]) -> Task[None]:
     """Deletes manifests that were stored while the lease ran out, and nobody knew."""
-    for key, document in tried:
+    for snapshot_id, document in tried:
+        key = _layout.snapshot_key(snapshot_id)
         try:
             found, _ = yield from store.read(key)
             if bytes(found) == document:  # and not that of another backup of the same id
-                yield from delete_task(store.context, store.bucket, store.location.key(key))
+                yield from _take_back(store, snapshot_id)
         except NotFoundError:
             continue
         except KumoError as error:
@@ -277,9 +284,12 @@ def take_back_tried(store: Store, tried: Iterable[tuple[str, bytes]]) -> Task[No
             _log.warning("%s: may be there, and lack data: verify it (%s)", where, error)
 
 
-def _take_back(store: Store, committed: Committed) -> Task[None]:
-    key = store.location.key(_layout.snapshot_key(committed.snapshot.id))
-    yield from delete_task(store.context, store.bucket, key)
+def _take_back(store: Store, snapshot_id: str) -> Task[None]:
+    """Deletes a manifest, and the spare that a prune may have written once the lease had lapsed."""
+    spare = _layout.spare_key(snapshot_id)
+    # Twice: a prune that had read the manifest before may write it in between.
+    for key in (spare, _layout.snapshot_key(snapshot_id), spare):
+        yield from delete_task(store.context, store.bucket, store.location.key(key))
 
 
 def gone_snapshots(store: Store, ids: Sequence[str]) -> Task[set[str]]:

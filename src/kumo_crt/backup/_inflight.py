@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -222,8 +222,9 @@ def _read(store: Store, part: Part) -> Task[Content | None]:
 
 def remedy(kind: str, where: str) -> str:
     """What to do about a part of a lease that cannot be read."""
+    who = "repair of manifests" if kind == SPARE else kind
     return (
-        f"It says what a {kind} that is running, or has been killed, relies on or deletes: if "
+        f"It says what a {who} that is running, or has been killed, relies on or deletes: if "
         f"there is none, delete {where}"
     )
 
@@ -269,11 +270,20 @@ def read_protection(store: Store, leases: Iterable[LeaseState], now: datetime) -
 
 
 def read_unfinished(
-    store: Store, leases: Iterable[LeaseState], now: datetime
+    store: Store,
+    leases: Iterable[LeaseState],
+    now: datetime,
+    kinds: Collection[str] = (BACKUP, SPARE),
 ) -> Task[frozenset[str]]:
     """Ids of snapshots whose manifest or spare somebody is writing: they must not be deleted.
 
     A spare that came after its manifest has been deleted would tell that the manifest was lost.
+
+    Args:
+        store: The repository.
+        leases: As listed.
+        now: The service's time.
+        kinds: Of leases that count.
 
     Raises:
         FormatError: A lease cannot be read.
@@ -283,7 +293,7 @@ def read_unfinished(
         for lease in leases
         if not lease.has_lapsed(now)
         for part in lease.parts
-        if part.kind in (BACKUP, SPARE)
+        if part.kind in kinds
     ]
     contents = yield from read_parts(store, parts)
     return frozenset(item for content in contents.values() for item in content.snapshots)

@@ -88,6 +88,7 @@ class Lease:
         self._renewal: str | None = None
         self._since = 0.0
         self._written: datetime | None = None
+        self._is_left = False
 
     # -- holding it ------------------------------------------------------------------------
 
@@ -193,10 +194,12 @@ class Lease:
         For requests whose outcome is not known: they may still take effect for as long as their
         signature is valid, and what they rely on has to be protected until then.
         """
-        self._keys.clear()
+        self._is_left = True
 
     def release(self) -> Task[None]:
-        """Deletes all parts. What cannot be deleted lapses."""
+        """Deletes all parts, if it was not left to lapse. What cannot be deleted lapses, too."""
+        if self._is_left:
+            return
         keys = [self._store.location.key(key) for key in self._keys]
         context, bucket = self._store.context, self._store.bucket
         try:

@@ -12,6 +12,7 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
+    FormatError,
     PreconditionFailedError,
     RepositoryError,
     RepositoryLockedError,
@@ -81,9 +82,10 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         SnapshotNotFoundError: There is none of this id.
         RepositoryLockedError: It is being deleted.
     """
+    # Before it is written: killed after that, the pin of what never was would stop all prunes.
+    if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
+        raise _layout.no_snapshot(store.location, snapshot_id)
     if dry_run:
-        if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
-            raise _layout.no_snapshot(store.location, snapshot_id)
         return
     document = {
         "format": "kumo-pin",
@@ -138,6 +140,7 @@ def delete_snapshot_task(
         SnapshotNotFoundError: There is none of this id.
         RepositoryError: It is pinned.
         RepositoryLockedError: Its backup is still running, or has been killed just now.
+        FormatError: What is running cannot be read.
     """
     # In this order: a spare without a manifest tells that the manifest was lost.
     keys = (_layout.spare_key(snapshot_id), _layout.snapshot_key(snapshot_id))
@@ -168,13 +171,16 @@ def delete_snapshot_task(
 
 
 def _refusal(store: Store, snapshot_id: str, clock: ServiceClock) -> Task[RepositoryError | None]:
-    """Why a snapshot may not be deleted."""
+    """Why a snapshot may not be deleted, or why that is not known."""
     if (yield from is_pinned(store, snapshot_id)):
         return RepositoryError(
             f"{store.location}: snapshot {snapshot_id} is pinned: unpin it first, if it is to go"
         )
     leases = yield from _inflight.list_leases(store)
-    unfinished = yield from _inflight.read_unfinished(store, leases.values(), clock.now())
+    try:
+        unfinished = yield from _inflight.read_unfinished(store, leases.values(), clock.now())
+    except FormatError as error:
+        return error
     if snapshot_id in unfinished:
         return RepositoryLockedError(
             f"{store.location}: snapshot {snapshot_id}: who makes it has not finished, or was "

@@ -103,7 +103,8 @@ class _Prune:
         self._warnings: list[str] = []
         self._reasons: dict[str, tuple[str, ...]] = {}
         self._removed: list[str] = []
-        self._spares: Mapping[str, ObjectInfo] = {}
+        # Snapshots that have a spare.
+        self._with_spare: set[str] = set()
 
     def run(self) -> Task[PruneReport]:
         if self._plan.dry_run:
@@ -222,7 +223,7 @@ class _Prune:
     def _choose(self) -> Task[None]:
         """Reads all manifests and decides which snapshots are to go."""
         witnesses: _spares.Witnesses = yield from _spares.witnesses_task(self._store)
-        self._spares = witnesses.spares
+        self._with_spare.update(witnesses.spares)
         yield from self._census.read_new(self._meter)
         yield from self._check_lost(witnesses)
         entries = self._census.entries.values()
@@ -246,10 +247,7 @@ class _Prune:
         witnesses = witnesses.without_new_pins(self._clock.now())
         lost = yield from _spares.lost_task(self._store, witnesses, self._census.entries.keys())
         if lost:
-            raise FormatError(
-                f"{lost[0].message(self._store)}. Nobody knows which data it named: nothing was "
-                f"deleted. {lost[0].remedy}"
-            )
+            raise _spares.refusal(self._store, lost)
 
     def _remove_snapshots(self) -> Task[None]:
         # After the sweep was written: who pins one of them from now on sees that, and who goes on
@@ -263,8 +261,10 @@ class _Prune:
         self._spare(pins, "pinned")
         for key_of in _BOTH:
             keys = {self._store.location.key(key_of(i)): i for i in self._removed}
-            locked = yield from self._delete(keys)
-            self._spare([keys[key] for key in locked], "locked")
+            locked = {keys[key] for key in (yield from self._delete(keys))}
+            if key_of is _layout.spare_key:
+                self._with_spare.difference_update(set(self._removed) - locked)
+            self._spare(locked, "locked")
         for snapshot_id in self._removed:
             del self._census.entries[snapshot_id]
 
@@ -276,14 +276,11 @@ class _Prune:
 
     def _write_spares(self) -> Task[None]:
         """Writes spares that are missing: of backups that were killed at the end, or lost."""
-        bare = self._census.entries.keys() - self._spares.keys()
+        bare = self._census.entries.keys() - self._with_spare
         try:
             yield from _sparing.write_spares_task(self._store, bare, self._clock.now())
         except AccessDeniedError as error:
-            self._warnings.append(
-                f"spare manifests could not be written, without which the loss of a manifest is "
-                f"not noticed ({error}): allow s3:PutObject below {_layout.SPARES}"
-            )
+            self._warnings.append(_sparing.denied(error))
 
     def _is_old(self, mark: Mark) -> bool:
         return self._clock.now() - mark.written > _inflight.grace()

@@ -107,6 +107,7 @@ def repair(plan: RepairPlan) -> RepairReport:
         seconds=time.monotonic() - started,
         manifests=mended.manifests,
         spares=mended.spares,
+        warnings=mended.warnings,
     )
 
 

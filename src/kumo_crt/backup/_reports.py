@@ -202,6 +202,7 @@ class RepairReport:
         seconds: Duration.
         manifests: Ids of snapshots whose manifests were lost or damaged, and put back.
         spares: Ids of snapshots whose spare manifests were lost or damaged, and written anew.
+        warnings: What could not be done, and is no damage.
     """
 
     ok: bool
@@ -213,6 +214,7 @@ class RepairReport:
     seconds: float
     manifests: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

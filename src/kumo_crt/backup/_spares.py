@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,7 +11,12 @@ from kumo_crt._engine import Task
 from kumo_crt.backup import _inflight, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
-from kumo_crt.exceptions import ChecksumMismatchError, FormatError, NotFoundError
+from kumo_crt.exceptions import (
+    AccessDeniedError,
+    ChecksumMismatchError,
+    FormatError,
+    NotFoundError,
+)
 from kumo_crt.s3._results import ObjectInfo
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -86,6 +91,15 @@ class Lost(NamedTuple):
         return self.fix[0].upper() + self.fix[1:]
 
 
+def refusal(store: Store, lost: Sequence[Lost]) -> FormatError:
+    """Why a prune deletes nothing."""
+    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    return FormatError(
+        f"{lost[0].message(store)}{more}. Nobody knows which data it named: nothing was deleted. "
+        f"{lost[0].remedy}"
+    )
+
+
 def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[list[Lost]]:
     """Snapshots that were committed, and whose manifests are gone; listed in that order."""
     lost = []
@@ -145,6 +159,12 @@ def instead_task(
         if is_lost:
             raise error from None
         raise FormatError(f"{trouble}; it has no spare. {CHOOSE}") from error
+    except AccessDeniedError as second:
+        # Whoever may read manifests only learns what they tell.
+        if is_lost:
+            _log.warning("whether a manifest was lost is not known: %s", second)
+            raise error from None
+        raise FormatError(f"{trouble}; its spare may not be read ({second}). {CHOOSE}") from error
     except FormatError as second:
         raise FormatError(f"{trouble}, and so is its spare: {second}. {CHOOSE}") from error
     warning = f"{trouble}. Its spare is sound, and was used: {MEND}"

@@ -13,12 +13,14 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._replacing import put_aside
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
+    AccessDeniedError,
     FormatError,
     NotFoundError,
     PreconditionFailedError,
     RepositoryLockedError,
 )
 from kumo_crt.s3._body import MemorySource
+from kumo_crt.s3._deletions import delete_task
 from kumo_crt.s3._head import HeadResult, head_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
@@ -42,6 +44,11 @@ class _Work(NamedTuple):
     target: str
     damaged: bool
 
+    @property
+    def is_spare(self) -> bool:
+        """Whether it is a spare that is written."""
+        return self.target.startswith(_layout.SPARES)
+
 
 class Mended(NamedTuple):
     """What was written, or would be.
@@ -49,10 +56,12 @@ class Mended(NamedTuple):
     Attributes:
         manifests: Ids of the snapshots whose manifests were put back.
         spares: Ids of those whose spares were written.
+        warnings: Why some could not be.
     """
 
     manifests: tuple[str, ...]
     spares: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def mend_task(store: Store, wanted: str | None, now: datetime, *, dry_run: bool) -> Task[Mended]:
@@ -76,12 +85,30 @@ def mend_task(store: Store, wanted: str | None, now: datetime, *, dry_run: bool)
     found: list[_Work | None] = yield Gather(
         (_examine(store, item) for item in candidates), _READERS
     )
-    work = [item for item in found if item is not None]
+    manifests = [item for item in found if item is not None and not item.is_spare]
+    spares = [item for item in found if item is not None and item.is_spare]
+    warnings = []
     if not dry_run:
-        work = yield from _write_all(store, work, now)
-    manifests = [item.snapshot_id for item in work if item.target.startswith(_layout.SNAPSHOTS)]
-    spares = [item.snapshot_id for item in work if item.target.startswith(_layout.SPARES)]
-    return Mended(tuple(sorted(manifests)), tuple(spares))
+        manifests = yield from _write_all(store, manifests, now)
+        try:
+            spares = yield from _write_all(store, spares, now)
+        except AccessDeniedError as error:
+            # Data is more urgent.
+            spares = []
+            warnings.append(denied(error))
+    return Mended(
+        tuple(sorted(item.snapshot_id for item in manifests)),
+        tuple(item.snapshot_id for item in spares),
+        tuple(warnings),
+    )
+
+
+def denied(error: AccessDeniedError) -> str:
+    """What to say where spares may not be written."""
+    return (
+        f"spare manifests could not be written, without which the loss of a manifest is not "
+        f"noticed ({error}): allow s3:PutObject below {_layout.SPARES}"
+    )
 
 
 def write_spares_task(store: Store, ids: Collection[str], now: datetime) -> Task[int]:
@@ -134,12 +161,20 @@ def _write_each(store: Store, lease: Lease, work: list[_Work], now: datetime) ->
     leases = yield from _inflight.list_leases(store)
     _, condemned = yield from _inflight.read_sweeps(store, leases.values())
     for item in work:
-        if item.snapshot_id in condemned and item.target.startswith(_layout.SNAPSHOTS):
+        if item.snapshot_id in condemned and not item.is_spare:
             raise RepositoryLockedError(
-                f"{store.location}: snapshot {item.snapshot_id} is being deleted, or a prune that "
-                "was to delete it was killed: prune once more before its manifest is put back"
+                f"{store.location}: snapshot {item.snapshot_id} is being deleted, or who was to "
+                "delete it was killed. If it is to go, forget it once more (kumo-crt forget); if "
+                "its manifest is to come back, run kumo-crt prune half an hour after that, and "
+                "then this again"
             )
-    wanted = [item for item in work if item.snapshot_id not in condemned]
+    # Its backup may still take a snapshot back, and writes the spare itself after that.
+    running = yield from _inflight.read_unfinished(store, leases.values(), now, (_inflight.BACKUP,))
+    wanted = [
+        item
+        for item in work
+        if item.snapshot_id not in condemned and not (item.is_spare and item.snapshot_id in running)
+    ]
     outages = store.context.retries.outages
     try:
         done: list[bool] = yield Gather(
@@ -173,7 +208,13 @@ def _write(store: Store, lease: Lease, item: _Work, now: datetime) -> Task[bool]
     lease.check()
     key = store.location.key(item.target)
     try:
-        yield from put_task(store.context, store.bucket, key, MemorySource(document), options)
+        result = yield from put_task(
+            store.context, store.bucket, key, MemorySource(document), options
+        )
     except PreconditionFailedError:
         return False  # somebody else was faster
+    # Written late, as the machine stood still: what nobody protected may have been deleted.
+    if lease.outlived(result.server_time) and not (yield from store.has(item.source)):
+        yield from delete_task(store.context, store.bucket, key)
+        return False
     return True

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 from kumo_crt._engine import Gather, Meter, Task
-from kumo_crt.backup import _inflight, _layout
+from kumo_crt.backup import _inflight, _layout, _spares
 from kumo_crt.backup._census import Census
 from kumo_crt.backup._clock import ServiceClock
 from kumo_crt.backup._inflight import Protection
@@ -60,8 +60,14 @@ class Sweeper:
     def _sweep_portion(self, portion: list[ObjectInfo], live: set[str]) -> Task[None]:
         # In this order: a backup that ends in between has written its manifest before its pin goes.
         protection = yield from self.protection()
+        spares = _spares.by_id(self.store, (yield from self.store.list_all(_layout.SPARES)))
         for entry in (yield from self.census.read_new()):
             live.update(entry.keys)
+        witnesses = _spares.Witnesses({}, spares)
+        # Of snapshots that have come, and whose manifests have been lost, since it began.
+        lost = yield from _spares.lost_task(self.store, witnesses, self.census.entries.keys())
+        if lost:
+            raise _spares.refusal(self.store, lost)
         start = len(self.store.location.prefix)
         doomed = []
         for item in portion:

@@ -83,7 +83,7 @@ class BackupPlan:
     snapshot_id: str = ""
     # When it was last looked at what others do, by this machine's clock.
     looked_at: float | None = None
-    # Manifests that may have been written: keys and documents.
+    # Manifests that may have been written: ids and documents.
     tried: list[tuple[str, bytes]] = field(default_factory=list)
     kept: Kept = field(init=False)
 

@@ -72,7 +72,8 @@ def load_task(store: Store, wanted: str | None, *, compare: bool) -> Task[Known]
         known.warnings.append(
             f"{store.url(_layout.spare_key(bare[0]))}: the spare of a manifest is missing "
             f"({len(bare)} such): it was lost, or its backup was killed before it wrote it. The "
-            "next prune writes it, and so does kumo-crt repair"
+            "next prune writes it, and so does kumo-crt repair: after a backup that was killed, "
+            "from half an hour later on"
         )
     if not known.snapshots and not known.problems:
         raise _layout.no_snapshot_yet(store.location)

@@ -179,6 +179,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
             max_concurrency=args.max_concurrency,
         )
     output.document(fields(result))
+    for warning in result.warnings:
+        output.warning(warning)
     if result.repaired:
         output.table(
             ("file", "damage", ">size", "sent from", "what was there"),
