@@ -11,6 +11,9 @@ from pathlib import Path
 
 from kumo_crt.exceptions import RepositoryLockedError
 
+# What to do where a file system locks nothing.
+GIVE_LOCKS = "have the file system give locks (NFS: by its lock service, or as version 4)"
+
 
 def open_here(path: Path) -> bool:
     """Whether this process has the file open."""
@@ -44,7 +47,7 @@ def database_lock(
             who only read may hold as well is enough. RocksDB's own excludes it, in every process.
 
     Raises:
-        RepositoryLockedError: Somebody has it open.
+        RepositoryLockedError: Somebody has it open, or that cannot be found out.
     """
     path = directory / "LOCK"
     if not path.exists():
@@ -60,7 +63,7 @@ def database_lock(
             fcntl.lockf(fd, kind | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
+                raise _no_lock(path, error, reading, elsewhere) from error
             raise RepositoryLockedError(
                 f"{directory}: the database is open in another process: {elsewhere}"
             ) from None
@@ -69,13 +72,24 @@ def database_lock(
         os.close(fd)
 
 
+def _no_lock(path: Path, error: OSError, reading: bool, elsewhere: str) -> RepositoryLockedError:
+    """For what says nothing of who has the database open: ENOLCK, from NFS without its locks."""
+    return RepositoryLockedError(
+        f"{path}: cannot be locked ({error.strerror}), so that the database may be open in another "
+        f"process: {GIVE_LOCKS}; else " + (elsewhere if reading else "use a directory elsewhere")
+    )
+
+
 def _open(path: Path, reading: bool, elsewhere: str) -> tuple[int, int]:
     """Opens the file for the lock that can be had; with its kind."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC), fcntl.LOCK_EX
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
+            raise RepositoryLockedError(
+                f"{path}: cannot be opened ({error.strerror}), so that nobody knows whether the "
+                "database is open in another process: put that right, and run this again"
+            ) from error
         reason = os.strerror(error.errno)
     if reading:
         with contextlib.suppress(PermissionError):

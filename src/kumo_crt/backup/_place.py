@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kumo_crt import _core
 from kumo_crt.backup import _layout
 from kumo_crt.backup._allowed import DENIED, allowed, reason
-from kumo_crt.backup._lock import database_lock
+from kumo_crt.backup._lock import GIVE_LOCKS, database_lock
 from kumo_crt.backup._open_files import check_unused
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
@@ -23,6 +23,8 @@ _REPLACED = ".kumo-replaced-"
 _OUR_OWN = ".kumo-"
 # What RocksDB makes in a database's directory: for logs that it keeps, and what a repair gave up.
 _SUBDIRECTORIES = ("archive", "lost")
+# What file systems say that lock nothing.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _LEFTOVER = "is in the way, what an earlier restore has left"
 _DATA_KINDS = ("sst", "blob", "wal")
 # What a file system answers that cannot exchange two directories.
@@ -157,12 +159,18 @@ def made(work: Path, target: Path) -> Iterator[None]:
 
     Raises:
         RepositoryLockedError: Another restore builds the same directory.
+        RepositoryError: It cannot be made there, or not be locked.
     """
     with contextlib.ExitStack() as stack:
         try:
             _make(work, target)
             stack.enter_context(_locked(work))
         except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise RepositoryError(
+                    f"{work}: cannot be locked ({error.strerror}), so that another restore to this "
+                    f"target may be under way: {GIVE_LOCKS}, or restore to another one"
+                ) from error
             if error.errno not in (*DENIED, errno.EEXIST, errno.ENOTDIR):
                 raise
             raise _obstacle(work, error) from error
