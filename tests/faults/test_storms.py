@@ -29,7 +29,9 @@ SLOW_DOWN = _refusal("503 Slow Down", "SlowDown")
 INTERNAL = _refusal("500 Internal Server Error", "InternalError")
 
 
-def _whole_life(stage: Stage, repository: kumo_crt.Repository, prefix: str, path: Path) -> None:
+def _whole_life(
+    stage: Stage, repository: kumo_crt.Repository, prefix: str, path: Path, *, fails: bool
+) -> None:
     """Two backups, a restore, a verification of every byte, a prune; judged without the storm."""
     write_first(path)
     old = repository.backup(path)
@@ -38,7 +40,9 @@ def _whole_life(stage: Stage, repository: kumo_crt.Repository, prefix: str, path
     new = repository.backup(path)
     found = stage.judge.look(prefix)
     assert found.snapshots == {old.id, new.id}
-    assert found.below("inflight/") == set()
+    left = found.below("inflight/")
+    # Where a service fails, and not only asks to slow down, a spare may still be on its way.
+    assert left == set() or (fails and all(key.startswith("inflight/backup-") for key in left))
     assert stage.judge.uploads(prefix) == []
     assert repository.verify("all", level="full").ok
     target = stage.new_directory() / "restored"
@@ -85,7 +89,8 @@ def test_all_ends_right(
                 prefix = stage.new_prefix()
                 url = stage.url(prefix)
                 with kumo_crt.Repository.create(url, client=client) as repository:
-                    _whole_life(stage, repository, prefix, stage.new_directory() / "db")
+                    path = stage.new_directory() / "db"
+                    _whole_life(stage, repository, prefix, path, fails=answer == INTERNAL)
             metrics = client.metrics()
         requests = len(proxy.requests)
     refused = _ALWAYS - storm.times

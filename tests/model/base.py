@@ -64,6 +64,8 @@ class Base(RuleBasedStateMachine):
         stored = self.world.stored()
         ids = {f"snapshots/{snapshot_id}.json" for snapshot_id in self.world.snapshots}
         assert {key for key in stored if key.startswith("snapshots/")} == ids
+        spares = {key.replace("snapshots/", "spares/") for key in ids}
+        assert {key for key in stored if key.startswith("spares/2")} == spares
         assert self.world.named() <= stored
 
     def database(self, one: int) -> Database:

@@ -67,7 +67,8 @@ class Capturing(Base):
             before = world.stored()
             again = repository.backup(database.path)
         assert again.uploaded_bytes == 0
-        assert world.stored() == before | {f"snapshots/{again.id}.json"}
+        new = {f"{folder}/{again.id}.json" for folder in ("snapshots", "spares")}
+        assert world.stored() == before | new
         world.took(again, database)
 
     @rule(one=ONE)
