@@ -24,6 +24,7 @@ from tests.backup.helpers import (
     spare_key,
     url,
 )
+from tests.backup.pruning import ids
 
 pytestmark = pytest.mark.servers("seaweed-http")
 CONFIG = "kumo-repository.json"
@@ -247,3 +248,30 @@ def test_damaged_manifests(
         put(boto, bucket, spare_key(snapshot), b"[]")
     with pytest.raises(kumo_crt.FormatError, match=r"no manifest can be read.*snapshots/"):
         repository.recover_config(environment=None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": "kumo-repository", "version": 1}'])
+def test_damaged(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, content: bytes
+) -> None:
+    """It is told what to do; nothing replaces what may be of use to somebody."""
+    snapshot = repository.backup(make("one_key"))
+    put(boto, bucket, CONFIG, content)
+    calls: list[Any] = [
+        repository.snapshots,
+        repository.prune,
+        lambda: repository.recover_config(environment=None),
+    ]
+    for call in calls:
+        with pytest.raises(kumo_crt.FormatError, match=r"is damaged.*delete it.*repair-config"):
+            call()
+    assert get(boto, bucket, CONFIG) == content
+    delete(boto, bucket, CONFIG)
+    repository.recover_config(environment=None)
+    assert ids(repository) == [snapshot.id]
+
+
+def test_of_a_newer_version(repository: kumo_crt.Repository, boto: Any, bucket: str) -> None:
+    put(boto, bucket, CONFIG, b'{"format": "kumo-repository", "version": 2}')
+    with pytest.raises(kumo_crt.FormatError, match=r"use a newer kumo_crt$"):
+        repository.snapshots()

@@ -17,6 +17,7 @@ from kumo_crt.s3 import _put
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.damaging import check_good
+from tests.backup.doctoring import doctor_of, findings_of
 from tests.backup.helpers import PREFIX, delete, get, keys, manifest_key, put, spare_key, url
 from tests.backup.interleaving import without_waiting
 from tests.backup.pruning import generations, ids
@@ -300,6 +301,28 @@ def test_spares_that_may_not_be_written(
     assert [item.key for item in report.repaired] == [key]
     assert report.ok
     assert f"{PREFIX}/" not in report.repaired[0].key
+
+
+def test_a_backup_that_nobody_can_read(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    """Whether it still writes a spare is not known; manifests come back all the same."""
+    first, second = generations(repository, make("one_key"), 2)
+    delete(boto, bucket, spare_key(first))
+    delete(boto, bucket, manifest_key(second))
+    lease = f"inflight/backup-{'5a' * 16}-000000.json"
+    put(boto, bucket, lease, b"{}")
+    report = repository.repair()
+    assert (report.ok, report.manifests, report.spares) == (True, (second.id,), ())
+    (warning,) = report.warnings
+    assert lease in warning
+    (found,) = findings_of(doctor_of(repository, write=False), "spare manifests")
+    assert found[0] == "warning"
+    assert spare_key(first) in found[1]
+    # What failed has stopped nothing else.
+    delete(boto, bucket, lease)
+    assert repository.repair().spares == (first.id,)
+    assert findings_of(doctor_of(repository, write=False), "spare manifests") == []
 
 
 def test_spares_that_may_not_be_read(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kumo_crt.backup import _sealing
 from kumo_crt.backup._documents import VERSION, Reader, time_text
 from kumo_crt.backup._key import Key
+from kumo_crt.exceptions import ChecksumMismatchError, FormatError
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 # Features of configurations.
@@ -115,6 +116,17 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
         sse,
         reader.optional_text("kms_key_id"),
         _key_check(reader) if _ENCRYPTED in reader.features else None,
+    )
+
+
+def unreadable(error: ChecksumMismatchError | FormatError) -> FormatError:
+    """What to raise of a configuration that cannot be read."""
+    if isinstance(error, FormatError) and "use a newer kumo_crt" in str(error):
+        return error
+    return FormatError(
+        f"{error}: the repository's configuration is damaged. Bring it back from a version or a "
+        "copy; if there is none, delete it, and have it written anew from what the manifests tell "
+        "(kumo-crt repair-config, Repository.recover_config)"
     )
 
 

@@ -181,7 +181,7 @@ def _repository(plan: DoctorPlan, findings: Findings) -> tuple[bool, datetime | 
             "repository",
             str(error),
             "use a newer kumo_crt, or bring kumo-repository.json back from a version or a copy; if "
-            "there is none, kumo-crt repair-config writes it anew",
+            "there is none, kumo-crt repair-config writes it anew, once what is damaged is deleted",
         )
         return False, None
     except KumoError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _census, _doctor_documents, _ledger, _spares
+from kumo_crt.backup import _census, _doctor_documents, _layout, _ledger, _spares
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -47,6 +47,7 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
     ids = yield from store.snapshot_ids()
     for lost in (yield from _spares.lost_task(store, witnesses, ids)):
         findings.add(ERROR, "snapshots", lost.message(store), lost.fix)
+    yield from _bare(store, findings, set(ids) - witnesses.spares.keys())
     if not ids:
         findings.add(WARNING, "snapshots", "there are none", "make a backup")
         return
@@ -111,6 +112,24 @@ def _snapshots(store: Store, findings: Findings, now: datetime) -> Task[None]:
         )
     else:
         findings.ok("verified", f"every byte of the newest snapshot since {oldest:%F}")
+
+
+def _bare(store: Store, findings: Findings, suspects: set[str]) -> Task[None]:
+    """Tells manifests that have no spare."""
+    bare = []
+    for snapshot_id in sorted(suspects):
+        key = _layout.spare_key(snapshot_id)
+        if not (yield from store.has(key)):  # it may have come since
+            bare.append(key)
+    if bare:
+        more = f", and {len(bare) - 1} more" if len(bare) > 1 else ""
+        findings.add(
+            WARNING,
+            "spare manifests",
+            f"{store.url(bare[0])}{more}: is missing; that its manifest is lost would not be seen",
+            "run kumo-crt prune or kumo-crt repair, which write it; after a backup that was "
+            "killed, half an hour later",
+        )
 
 
 def _shape(newest: Snapshot, findings: Findings) -> None:

@@ -280,7 +280,7 @@ class _Prune:
         try:
             yield from _sparing.write_spares_task(self._store, bare, self._clock.now())
         except AccessDeniedError as error:
-            self._warnings.append(_sparing.denied(error))
+            self._warnings.append(_sparing.unwritten(error))
 
     def _is_old(self, mark: Mark) -> bool:
         return self._clock.now() - mark.written > _inflight.grace()

@@ -15,6 +15,7 @@ from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
     AccessDeniedError,
     FormatError,
+    KumoError,
     NotFoundError,
     PreconditionFailedError,
     RepositoryLockedError,
@@ -92,10 +93,10 @@ def mend_task(store: Store, wanted: str | None, now: datetime, *, dry_run: bool)
         manifests = yield from _write_all(store, manifests, now)
         try:
             spares = yield from _write_all(store, spares, now)
-        except AccessDeniedError as error:
+        except (AccessDeniedError, FormatError) as error:
             # Data is more urgent.
             spares = []
-            warnings.append(denied(error))
+            warnings.append(unwritten(error))
     return Mended(
         tuple(sorted(item.snapshot_id for item in manifests)),
         tuple(item.snapshot_id for item in spares),
@@ -103,11 +104,13 @@ def mend_task(store: Store, wanted: str | None, now: datetime, *, dry_run: bool)
     )
 
 
-def denied(error: AccessDeniedError) -> str:
-    """What to say where spares may not be written."""
+def unwritten(error: KumoError) -> str:
+    """What to say where spares could not be written."""
+    is_denied = isinstance(error, AccessDeniedError)
+    fix = f": allow s3:PutObject below {_layout.SPARES}" if is_denied else ""
     return (
-        f"spare manifests could not be written, without which the loss of a manifest is not "
-        f"noticed ({error}): allow s3:PutObject below {_layout.SPARES}"
+        "spare manifests could not be written, without which the loss of a manifest is not "
+        f"noticed ({error}){fix}"
     )
 
 
@@ -168,13 +171,12 @@ def _write_each(store: Store, lease: Lease, work: list[_Work], now: datetime) ->
                 "its manifest is to come back, run kumo-crt prune half an hour after that, and "
                 "then this again"
             )
-    # Its backup may still take a snapshot back, and writes the spare itself after that.
-    running = yield from _inflight.read_unfinished(store, leases.values(), now, (_inflight.BACKUP,))
-    wanted = [
-        item
-        for item in work
-        if item.snapshot_id not in condemned and not (item.is_spare and item.snapshot_id in running)
-    ]
+    wanted = [item for item in work if item.snapshot_id not in condemned]
+    if any(item.is_spare for item in wanted):
+        # Its backup may still take a snapshot back, and writes the spare itself after that.
+        kinds = (_inflight.BACKUP,)
+        running = yield from _inflight.read_unfinished(store, leases.values(), now, kinds)
+        wanted = [item for item in wanted if item.snapshot_id not in running or not item.is_spare]
     outages = store.context.retries.outages
     try:
         done: list[bool] = yield Gather(

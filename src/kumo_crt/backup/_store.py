@@ -143,11 +143,17 @@ class Store(NamedTuple):
         return any(item.key == self.location.key(key) for item in page)
 
     def config(self) -> Task[tuple[_configuration.Config, datetime] | None]:
-        """The repository's configuration and the service's time; None if there is none."""
+        """The repository's configuration and the service's time; None if there is none.
+
+        Raises:
+            FormatError: It is damaged, or of a version that this kumo_crt does not know.
+        """
         try:
             document, now = yield from self.read(_layout.CONFIG_KEY)
+            return _configuration.decode_config(document, self.url(_layout.CONFIG_KEY)), now
         except NotFoundError as error:
             if error.code == "NoSuchBucket":
                 raise
             return None
-        return _configuration.decode_config(document, self.url(_layout.CONFIG_KEY)), now
+        except (ChecksumMismatchError, FormatError) as error:
+            raise _configuration.unreadable(error) from error
