@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from kumo_crt._engine import Task
+from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _inflight, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -19,6 +19,7 @@ from kumo_crt.exceptions import (
 )
 from kumo_crt.s3._results import ObjectInfo
 
+_AT_ONCE = 8
 _log = logging.getLogger("kumo_crt.backup")
 
 MEND = "run kumo-crt repair (Repository.repair, which needs no source for it): it puts it back"
@@ -102,17 +103,20 @@ def refusal(store: Store, lost: Sequence[Lost]) -> FormatError:
 
 def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[list[Lost]]:
     """Snapshots that were committed, and whose manifests are gone; listed in that order."""
-    lost = []
-    suspects = (witnesses.pins.keys() | witnesses.spares.keys()) - set(ids)
-    for snapshot_id in sorted(suspects):
+
+    def look(snapshot_id: str) -> Task[Lost | None]:
         if (yield from store.has(_layout.snapshot_key(snapshot_id))):
-            continue  # it has come since
+            return None  # it has come since
         # Who deletes a snapshot deletes its spare before its manifest, and its pin before both.
         if (yield from store.has(_layout.spare_key(snapshot_id))):
-            lost.append(Lost(snapshot_id, has_spare=True))
-        elif snapshot_id in witnesses.pins and (yield from _pins.is_pinned(store, snapshot_id)):
-            lost.append(Lost(snapshot_id, has_spare=False))
-    return lost
+            return Lost(snapshot_id, has_spare=True)
+        if snapshot_id in witnesses.pins and (yield from _pins.is_pinned(store, snapshot_id)):
+            return Lost(snapshot_id, has_spare=False)
+        return None
+
+    suspects = (witnesses.pins.keys() | witnesses.spares.keys()) - set(ids)
+    found: list[Lost | None] = yield Gather(map(look, sorted(suspects)), _AT_ONCE)
+    return [item for item in found if item is not None]
 
 
 def is_committed(store: Store, snapshot_id: str) -> Task[bool]:
