@@ -17,7 +17,7 @@ from kumo_crt.s3 import _put
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.damaging import check_good
-from tests.backup.doctoring import doctor_of, findings_of
+from tests.backup.doctoring import doctor_of, findings_of, severity_of
 from tests.backup.helpers import PREFIX, delete, get, keys, manifest_key, put, spare_key, url
 from tests.backup.interleaving import without_waiting
 from tests.backup.pruning import generations, ids
@@ -316,13 +316,22 @@ def test_a_backup_that_nobody_can_read(
     assert (report.ok, report.manifests, report.spares) == (True, (second.id,), ())
     (warning,) = report.warnings
     assert lease in warning
-    (found,) = findings_of(doctor_of(repository, write=False), "spare manifests")
-    assert found[0] == "warning"
-    assert spare_key(first) in found[1]
+    ((severity, text),) = findings_of(doctor_of(repository, write=False), "missing spares")
+    assert severity == "warning"
+    assert spare_key(first) in text
     # What failed has stopped nothing else.
     delete(boto, bucket, lease)
     assert repository.repair().spares == (first.id,)
-    assert findings_of(doctor_of(repository, write=False), "spare manifests") == []
+    doctor = doctor_of(repository, write=False)
+    assert findings_of(doctor, "missing spares") == []
+    assert severity_of(doctor, "spare manifests") == "ok"
+    # Damaged ones are told, too, and what is none.
+    put(boto, bucket, spare_key(second), b"{}")
+    put(boto, bucket, "spares/notes.txt", b"mine")
+    found = findings_of(doctor_of(repository, write=False), "spare manifests")
+    assert [severity for severity, _ in found] == ["warning"] * 2
+    assert any(spare_key(second) in text and "of no use" in text for _, text in found)
+    assert any("notes.txt" in text for _, text in found)
 
 
 def test_spares_that_may_not_be_read(

@@ -206,15 +206,17 @@ def test_both(
         put(boto, bucket, key, flipped(get(boto, bucket, key), 90))
     (problem,) = repository.verify("all").problems
     assert problem.key == manifest_key(second)
-    assert "so is its spare" in problem.message
+    assert "Its spare is of no use, either" in problem.message
     for wanted in ("latest", second.id):
-        with pytest.raises(kumo_crt.FormatError, match=r"so is its spare.*Choose another snapshot"):
+        with pytest.raises(
+            kumo_crt.FormatError, match=r"of no use, either.*Choose another snapshot"
+        ):
             repository.restore(tmp_path / "restored", wanted)
     assert not repository.repair(path).ok
     delete(boto, bucket, manifest_key(second))
     (problem,) = repository.verify("all").problems
-    assert "the manifest is lost; so is its spare" in problem.message.replace(", and", ";")
-    with pytest.raises(kumo_crt.FormatError, match="is lost, and so is its spare"):
+    assert "the manifest is lost. Its spare is of no use, either" in problem.message
+    with pytest.raises(kumo_crt.FormatError, match=r"is lost\. Its spare is of no"):
         repository.restore(tmp_path / "restored")
     assert repository.restore(tmp_path / "restored", first.id).warnings == ()
 

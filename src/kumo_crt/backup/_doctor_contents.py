@@ -125,7 +125,7 @@ def _bare(store: Store, findings: Findings, suspects: set[str]) -> Task[None]:
         more = f", and {len(bare) - 1} more" if len(bare) > 1 else ""
         findings.add(
             WARNING,
-            "spare manifests",
+            "missing spares",
             f"{store.url(bare[0])}{more}: is missing; that its manifest is lost would not be seen",
             "run kumo-crt prune or kumo-crt repair, which write it; after a backup that was "
             "killed, half an hour later",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup import _census, _inflight, _layout, _ledger, _notices, _pins
+from kumo_crt.backup import _census, _inflight, _layout, _ledger, _manifest, _notices, _pins
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._inflight import LeaseState, Part
 from kumo_crt.backup._store import Store
@@ -83,6 +83,9 @@ def documents_task(store: Store, findings: Findings, now: datetime) -> Task[None
     for kind in (_LEDGERS, _MARKS, _PINS):
         yield from findings.tried(kind.check, _folder(store, findings, kind), permission=_READ)
     yield from findings.tried("spare pins", _halves(store, findings), permission=_READ)
+    yield from findings.tried(
+        "spare manifests", _spare_manifests(store, findings), permission=_READ
+    )
 
 
 def _inflight_task(store: Store, findings: Findings, now: datetime) -> Task[None]:
@@ -143,6 +146,29 @@ def _halves(store: Store, findings: Findings) -> Task[None]:
             "is pinned all the same",
             "pin that snapshot again (kumo-crt pin), or unpin it",
         )
+
+
+def _spare_manifests(store: Store, findings: Findings) -> Task[None]:
+    """Whether spares can be read; contents tell those that are missing."""
+    ours = store.terms.repository_id if store.terms is not None else None
+
+    def decode(document: memoryview, where: str) -> object:
+        snapshot_id = where.rpartition("/")[2].removesuffix(".json")
+        return _manifest.decode_snapshot(document, where, snapshot_id, store.key, ours)
+
+    kind = _Kind(
+        "spare manifests",
+        _layout.SPARES,
+        decode,
+        "it is of no use if its manifest is lost",
+        "run kumo-crt repair: from the manifest, it writes {} anew",
+    )
+    start = len(store.location.prefix)
+    listed = [item.key[start:] for item in (yield from store.list_all(kind.folder))]
+    keys = [key for key in listed if not key.startswith(_pins.SPARE_PINS)]
+    known = [key for key in keys if _is_known(kind, key)]
+    yield from _readable(store, findings, kind, known)
+    _strangers(store, findings, kind.check, sorted(set(keys).difference(known)))
 
 
 def _is_known(kind: _Kind, key: str) -> bool:

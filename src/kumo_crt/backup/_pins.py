@@ -22,7 +22,8 @@ from kumo_crt.s3._results import ObjectInfo
 
 PINS = "pins/"
 # A pin is stored twice, and either counts: one that is lost must not unpin its snapshot.
-_FOLDERS = (PINS, f"{_layout.SPARES}{PINS}")
+SPARE_PINS = f"{_layout.SPARES}{PINS}"
+_FOLDERS = (PINS, SPARE_PINS)
 
 
 def pin_keys(snapshot_id: str) -> tuple[str, ...]:

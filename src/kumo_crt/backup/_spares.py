@@ -170,7 +170,9 @@ def instead_task(
             raise error from None
         raise FormatError(f"{trouble}; its spare may not be read ({second}). {CHOOSE}") from error
     except FormatError as second:
-        raise FormatError(f"{trouble}, and so is its spare: {second}. {CHOOSE}") from error
+        raise FormatError(
+            f"{trouble}. Its spare is of no use, either: {second}. {CHOOSE}"
+        ) from error
     warning = f"{trouble}. Its spare is sound, and was used: {MEND}"
     _log.warning("%s", warning)
     return snapshot, warning

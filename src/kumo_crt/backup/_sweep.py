@@ -60,11 +60,11 @@ class Sweeper:
     def _sweep_portion(self, portion: list[ObjectInfo], live: set[str]) -> Task[None]:
         # In this order: a backup that ends in between has written its manifest before its pin goes.
         protection = yield from self.protection()
-        spares = _spares.by_id(self.store, (yield from self.store.list_all(_layout.SPARES)))
+        witnesses: _spares.Witnesses = yield from _spares.witnesses_task(self.store)
         for entry in (yield from self.census.read_new()):
             live.update(entry.keys)
-        witnesses = _spares.Witnesses({}, spares)
         # Of snapshots that have come, and whose manifests have been lost, since it began.
+        witnesses = witnesses.without_new_pins(self.clock.now())
         lost = yield from _spares.lost_task(self.store, witnesses, self.census.entries.keys())
         if lost:
             raise _spares.refusal(self.store, lost)

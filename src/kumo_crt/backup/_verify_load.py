@@ -111,7 +111,7 @@ def _load(
             return _Loaded()
         return _Loaded(None, _problem(snapshot_id, f"{trouble}; there is no spare. {_BRING_BACK}"))
     except FormatError as error:
-        message = f"{trouble or lost}; so is its spare: {error}. {_BRING_BACK}"
+        message = f"{trouble or lost}. Its spare is of no use, either: {error}. {_BRING_BACK}"
         return _Loaded(None, _problem(snapshot_id, message))
     message = f"{trouble or lost}. Its spare is sound: {_spares.MEND}"
     return _Loaded(snapshot, _problem(snapshot_id, message))
