@@ -11,10 +11,11 @@ import pytest
 import kumo_crt
 from kumo_crt._engine import Task
 from kumo_crt.backup import _sweep
+from kumo_crt.s3 import _deletions
 from kumo_crt.s3._deletions import DeleteFailure
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
-from tests.backup.helpers import PREFIX, keys, manifest_key, spare_key, url
+from tests.backup.helpers import PREFIX, delete, keys, manifest_key, spare_key, url
 from tests.backup.interleaving import without_waiting
 from tests.support.servers import S3Server
 
@@ -209,3 +210,58 @@ def test_deletions_that_are_not_allowed_fail(
     monkeypatch.undo()
     assert repository.verify(kept.id, level="full").ok
     assert gone.object_keys - kept.object_keys <= keys(boto, bucket, "data/")
+
+
+def test_a_manifest_that_is_lost_behind_a_marker(
+    s3: kumo_crt.S3Client, boto: Any, versioned_bucket: str, make: Make
+) -> None:
+    """As after ``aws s3 rm``: nothing of it is deleted for good before somebody says so."""
+    bucket = versioned_bucket
+    repository, gone, kept = _two(s3, bucket, make)
+    repository.prune()
+    delete(boto, bucket, manifest_key(kept))
+    before = _versions(boto, bucket)
+    for dry_run in (True, False):
+        with pytest.raises(kumo_crt.FormatError, match="is lost; its spare is there"):
+            repository.prune(delete_versions=True, dry_run=dry_run)
+    assert before.items() <= _versions(boto, bucket).items()
+    assert repository.repair().manifests == (kept.id,)
+    repository.prune(delete_versions=True)
+    assert repository.verify("all", level="full").ok
+    assert keys(boto, bucket, "data/") == kept.object_keys
+    delete(boto, bucket, manifest_key(kept))
+    repository.delete_snapshot(kept.id)
+    for _ in range(2):
+        repository.prune(delete_versions=True)
+    left = _versions(boto, bucket)
+    assert not left.keys() & {manifest_key(kept), spare_key(kept), manifest_key(gone)}
+    assert not left.keys() & kept.object_keys
+
+
+def test_a_manifest_that_cannot_be_removed(
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its spare has gone before it, and comes back: the snapshot stays."""
+    path = make("one_key")
+    first, second = repository.backup(path), repository.backup(path)
+    real = _deletions.delete_batch_task
+
+    def refuse(context: Any, bucket_: str, objects: Any) -> Task[list[DeleteFailure]]:
+        refused = [item for item in objects if "/snapshots/" in item[0]]
+        yield from real(context, bucket_, [item for item in objects if item not in refused])
+        return [DeleteFailure(key, version, "AccessDenied", "") for key, version in refused]
+
+    def is_locked(self: Any, failure: DeleteFailure) -> Task[bool]:
+        yield from ()
+        return True
+
+    monkeypatch.setattr(_sweep, "delete_batch_task", refuse)
+    monkeypatch.setattr(_sweep.Sweeper, "_is_locked", is_locked)
+    report = repository.prune(keep_last=1)
+    assert report.kept[first.id] == ("locked",)
+    assert keys(boto, bucket, "spares/") == {spare_key(first), spare_key(second)}
+    assert repository.verify("all").warnings == ()
