@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -367,6 +367,40 @@ def test_a_pin_of_what_never_was(
     with watched(s3) as watch, pytest.raises(kumo_crt.SnapshotNotFoundError):
         repository.pin("20200101T000000Z-00000000")
     assert "PutObject" not in {sent.operation for sent in watch.sent}
+
+
+def test_a_pin_that_is_taken_away_again(
+    repository: kumo_crt.Repository, s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    """As of what was just being deleted: that is no loss."""
+    gone, kept = generations(repository, make("one_key"), 2)
+    repository.pin(gone.id)
+    pin = f"pins/{gone.id}.json"
+    content = get(boto, bucket, pin)
+    repository.unpin(gone.id)
+    repository.delete_snapshot(gone.id)
+    looks = 0
+
+    def take_away(_: int, sent: Sent) -> None:
+        nonlocal looks
+        if sent.operation == "HeadObject" and sent.key == f"{PREFIX}/{pin}":
+            looks += 1
+            if looks == 2:
+                delete(boto, bucket, pin)
+
+    calls: list[Callable[[], Any]] = [
+        repository.snapshots,
+        lambda: repository.verify("all").problems,
+        lambda: findings_of(doctor_of(repository, write=False), "snapshots"),
+    ]
+    for call in calls:
+        looks = 0
+        put(boto, bucket, pin, content)
+        with watched(s3, take_away):
+            found = call()
+        assert gone.id not in str(found)
+        assert looks == 2
+    assert ids(repository) == [kept.id]
 
 
 def test_a_lease_that_cannot_be_read(

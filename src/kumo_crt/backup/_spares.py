@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from kumo_crt._engine import Gather, Task
+from kumo_crt._engine import Gather, Sleep, Task
 from kumo_crt.backup import _inflight, _layout, _manifest, _pins
 from kumo_crt.backup._results import Snapshot
 from kumo_crt.backup._store import Store
@@ -20,6 +20,8 @@ from kumo_crt.exceptions import (
 from kumo_crt.s3._results import ObjectInfo
 
 _AT_ONCE = 8
+# Seconds that a pin takes at most that has to be taken away again.
+_MOMENT = 1.0
 _log = logging.getLogger("kumo_crt.backup")
 
 MEND = "run kumo-crt repair (Repository.repair, which needs no source for it): it puts it back"
@@ -111,7 +113,10 @@ def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[
         if (yield from store.has(_layout.spare_key(snapshot_id))):
             return Lost(snapshot_id, has_spare=True)
         if snapshot_id in witnesses.pins and (yield from _pins.is_pinned(store, snapshot_id)):
-            return Lost(snapshot_id, has_spare=False)
+            # Who has pinned what was just being deleted takes the pin away again.
+            yield Sleep(_MOMENT)
+            if (yield from _pins.is_pinned(store, snapshot_id)):
+                return Lost(snapshot_id, has_spare=False)
         return None
 
     suspects = (witnesses.pins.keys() | witnesses.spares.keys()) - set(ids)
