@@ -178,7 +178,7 @@ def test_a_configuration_without_encryption_is_no_way_round(
     encrypted.backup(make("plain"))
     document = json.loads(get(boto, bucket, "kumo-repository.json"))
     del document["features"], document["encryption"]
-    put(boto, bucket, "kumo-repository.json", json.dumps(document).encode())
+    put(boto, bucket, "kumo-repository.json", closed(document))
     with pytest.raises(kumo_crt.EncryptionKeyError, match="is not encrypted, and a key was given"):
         kumo_crt.Repository.open(url(bucket), client=s3, encryption_key=KEY)
     with pytest.raises(kumo_crt.EncryptionKeyError):

@@ -45,7 +45,8 @@ def test_configuration(
     kumo_crt.Repository.create(url(bucket), client=s3, environment=environment)
     assert keys(boto, bucket) == {"kumo-repository.json"}
     document = json.loads(get(boto, bucket, "kumo-repository.json"))
-    assert set(document) == {"format", "version", "repository_id", "environment", "created_at"}
+    names = {"format", "version", "repository_id", "environment", "created_at", "crc32c"}
+    assert set(document) == names
     assert document["format"] == "kumo-repository"
     assert document["version"] == 1
     assert re.fullmatch(_UUID, document["repository_id"])
@@ -217,7 +218,7 @@ def test_configurations_that_are_not_known(
     field: str,
 ) -> None:
     document = json.loads(get(boto, bucket, "kumo-repository.json"))
-    put(boto, bucket, "kumo-repository.json", json.dumps({**document, **changes}).encode())
+    put(boto, bucket, "kumo-repository.json", closed({**document, **changes}))
     with pytest.raises(
         kumo_crt.FormatError, match=rf"{PREFIX}/kumo-repository\.json, field {field}:"
     ):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
+from kumo_crt.backup import _configuration
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, findings_of
@@ -16,6 +17,7 @@ from tests.backup.helpers import (
     KEY,
     content_of,
     delete,
+    flipped,
     get,
     keys,
     manifest_key,
@@ -269,6 +271,36 @@ def test_damaged(
     delete(boto, bucket, CONFIG)
     repository.recover_config(environment=None)
     assert ids(repository) == [snapshot.id]
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_any_bit(key: kumo_crt.Key | None) -> None:
+    """One in the repository's id would make every snapshot another repository's."""
+    config = _configuration.new_config("prod", "STANDARD_IA", "AES256", None, key)
+    text = _configuration.encode_config(config)
+    assert _configuration.decode_config(text, "s3://b/x") == config
+    for bit in range(8 * len(text)):
+        changed = bytearray(text)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(kumo_crt.FormatError, match="s3://b/x"):
+            _configuration.decode_config(bytes(changed), "s3://b/x")
+
+
+def test_a_changed_id(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make, tmp_path: Path
+) -> None:
+    repository.backup(make("one_key"))
+    content = get(boto, bucket, CONFIG)
+    start = content.index(b'"repository_id": "') + 18
+    put(boto, bucket, CONFIG, flipped(content, start))
+    calls: list[Any] = [
+        lambda: repository.restore(tmp_path / "restored"),
+        lambda: repository.backup(tmp_path / "one_key"),
+        lambda: repository.verify("all"),
+    ]
+    for call in calls:
+        with pytest.raises(kumo_crt.FormatError, match=r"kumo-repository.json.*is damaged"):
+            call()
 
 
 def test_of_a_newer_version(repository: kumo_crt.Repository, boto: Any, bucket: str) -> None:

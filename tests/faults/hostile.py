@@ -227,6 +227,7 @@ KINDS = [
         },
         lambda document: _configuration.decode_config(document, WHERE),
         _ENCRYPTED,
+        closed,
     ),
     Kind(
         "configuration",
@@ -249,6 +250,7 @@ KINDS = [
             ),
             **_without("repository_id", "created_at"),
         },
+        closed,
     ),
     Kind(
         "lease",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from kumo_crt.backup import _sealing
-from kumo_crt.backup._documents import VERSION, Reader, time_text
+from kumo_crt.backup._documents import VERSION, Reader, close, opened, time_text
 from kumo_crt.backup._key import Key
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError
 
@@ -89,7 +89,7 @@ def encode_config(config: Config) -> bytes:
     if config.key_check is not None:
         document["features"] = [_ENCRYPTED]
         document["encryption"] = {"algorithm": _sealing.ALGORITHM, "key_check": config.key_check}
-    return json.dumps(document, indent=1).encode() + b"\n"
+    return close(json.dumps(document).encode().removesuffix(b"}"))
 
 
 def decode_config(document: bytes | memoryview, where: str) -> Config:
@@ -108,7 +108,7 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
     sse = reader.optional_text("sse")
     if sse is not None and sse not in ENCRYPTIONS:
         raise reader.error("sse", f"expected one of {', '.join(ENCRYPTIONS)}")
-    return Config(
+    config = Config(
         reader.text("repository_id"),
         environment,
         reader.time("created_at"),
@@ -117,6 +117,9 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
         reader.optional_text("kms_key_id"),
         _key_check(reader) if _ENCRYPTED in reader.features else None,
     )
+    if not opened(document)[1]:
+        raise reader.changed()
+    return config
 
 
 def unreadable(error: ChecksumMismatchError | FormatError) -> FormatError:

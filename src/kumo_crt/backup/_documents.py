@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
+from kumo_crt import _core
 from kumo_crt.exceptions import FormatError
 
 VERSION = 1
@@ -17,6 +18,10 @@ VERSION = 1
 MAX_DOCUMENT = 512 * 1024 * 1024
 MAX_CONTAINERS = 2_000_000
 MAX_VALUES = 10_000_000
+# How a document ends that has a CRC32C of all that comes before: nothing else would notice that a
+# text in it has changed.
+_CLOSING = b',"crc32c":"'
+_END = b'"}\n'
 _TIME = re.compile("([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 
 
@@ -45,6 +50,19 @@ def parse_time(value: object) -> datetime | None:
 def too_large(size: int) -> str:
     """What to say of a document of so many bytes."""
     return f"{size} bytes: a document has {MAX_DOCUMENT} at most"
+
+
+def close(members: bytes) -> bytes:
+    """A document, without its closing brace, with the CRC32C of that as its last member."""
+    return members + _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
+
+
+def opened(document: bytes | memoryview) -> tuple[memoryview, bool]:
+    """The members before the CRC32C, and whether that is right."""
+    view = memoryview(document)
+    length = len(_CLOSING) + 8 + len(_END)
+    members, end = view[:-length], bytes(view[-length:])
+    return members, end == _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
 
 
 class Reader:
@@ -98,6 +116,14 @@ class Reader:
                 f"{unknown!r}"[:80] + " is not known to this kumo_crt, and without it this would "
                 "be misread: use a newer kumo_crt",
             )
+
+    def changed(self) -> FormatError:
+        """The error of a document whose CRC32C is not right."""
+        return self.error(
+            "crc32c",
+            "is not that of the document, or not its last member: it has been changed or damaged "
+            "since it was written",
+        )
 
     def error(self, field: str, problem: str) -> FormatError:
         """What to raise about a member; about the whole document with an empty name."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup import _layout, _sealing
-from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
+from kumo_crt.backup._documents import VERSION, Reader, close, is_number, opened, time_text
 from kumo_crt.backup._key import Key
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 
@@ -24,8 +24,6 @@ SEALED_ARCHIVE = "sealed-archive"
 FEATURES = (PACKED, SEALED, SEALED_ARCHIVE)
 _CRC = re.compile(r"[0-9a-f]{8}")
 # The end of a manifest: the CRC32C of all bytes before it.
-_CLOSING = b',"crc32c":"'
-_END = b'"}\n'
 _32_DIGITS = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other eight bits
 
@@ -93,15 +91,7 @@ def close_document(document: bytes, key: Key | None = None) -> bytes:
     members = document.rstrip().removesuffix(b"}")
     if key is not None:
         members = _sealing.with_seal(key, members)
-    return members + _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
-
-
-def _opened(document: bytes | memoryview) -> tuple[memoryview, bool]:
-    """The members before the CRC32C, and whether that is right."""
-    view = memoryview(document)
-    length = len(_CLOSING) + 8 + len(_END)
-    members, end = view[:-length], bytes(view[-length:])
-    return members, end == _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
+    return close(members)
 
 
 def decode_snapshot(
@@ -124,7 +114,7 @@ def decode_snapshot(
         FormatError: It is malformed, hostile, or of an unknown version; names the field.
     """
     reader = Reader(document, where, "kumo-snapshot", FEATURES)
-    members, is_whole = _opened(document)
+    members, is_whole = opened(document)
     if key is not None and not _sealing.has_seal(key, members):
         raise reader.error(
             "seal",
@@ -162,11 +152,7 @@ def decode_snapshot(
     )
     # The last of all, so that other errors tell what is wrong.
     if not is_whole:
-        raise reader.error(
-            "crc32c",
-            "is not that of the document, or not its last member: it has been changed or damaged "
-            "since it was written",
-        )
+        raise reader.changed()
     return snapshot
 
 
