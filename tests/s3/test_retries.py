@@ -225,10 +225,10 @@ class TestRepositories:
             client.get_object("bucket", "key")
         assert (single.value.status, len(fake.asked)) == (500, 5)
         empty = Answer(200, b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>")
-        fake.script.extend([*([broken] * 40), fake.default, empty, empty])
+        fake.script.extend([*([broken] * 40), fake.default, empty, empty, empty])
         with pytest.raises(kumo_crt.SnapshotNotFoundError):
             kumo_crt.Repository.open("s3://bucket/prefix", client=client)
-        assert len(fake.asked) == 48
+        assert len(fake.asked) == 49
 
     def test_it_does_not_wait_for_ever(
         self, client: kumo_crt.S3Client, fake: FakeS3, monkeypatch: pytest.MonkeyPatch

@@ -340,9 +340,12 @@ def _record(plan: DrillPlan, found: _Found) -> bool:
     # A snapshot whose objects were all read counts as verified: of one that is wrong in spite of
     # that, nothing is to say so.
     if faults:
-        good = _known(plan, found).drills.get(snapshot)
-        at = plan.now if good is None else max(plan.now, good.at)
-        new.failed_drills = {snapshot: FailedDrill(at, faults[0])}
+        known = _known(plan, found)
+        good, failed = known.drills.get(snapshot), known.failed_drills.get(snapshot)
+        times = [plan.now] if good is None else [plan.now, good.at]
+        if failed is not None:
+            times.append(failed.at + RESOLUTION)  # also within the second of an earlier one
+        new.failed_drills = {snapshot: FailedDrill(max(times), faults[0])}
     elif found.restored is not None:
         keys = (file.key for file in plan.snapshot.files if file.key is not None)
         new.reads = {object_hash(key): plan.now for key in keys}

@@ -1,8 +1,7 @@
-"""Writes spare manifests, and puts manifests back from them: docs/format.md, "Spare manifests"."""
+"""Writes spare manifests, and puts manifests back from them: docs/format.md, "Spares"."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
@@ -27,7 +26,6 @@ from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 
 _READERS = 8
-_log = logging.getLogger("kumo_crt.backup")
 
 
 class _Work(NamedTuple):
