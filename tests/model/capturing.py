@@ -134,5 +134,9 @@ class Capturing(Base):
         possible.append(world.removed(rules))
         for name in both:
             possible.append(world.removed(rules, without=outcomes[name].id))
-        assert removed in possible
+        # Nor does it remove one whose backup has not ended yet.
+        kept = outcomes["P"].kept
+        unfinished = {i for i, reasons in kept.items() if reasons == ("not finished",)}
+        assert unfinished <= {outcomes[name].id for name in both}
+        assert removed in [ids - unfinished for ids in possible]
         world.forget(removed)

@@ -13,7 +13,8 @@ def kept(times: Sequence[datetime], rules: Mapping[str, int]) -> set[int]:
     """Indexes of the snapshots that stay.
 
     Args:
-        times: When they were made, newest first; all of one database, none in the future.
+        times: When they were made, in the order of their ids, newest first; all of one database,
+            none in the future.
         rules: ``last``, ``hourly``, ``daily``, ``weekly``, ``monthly``: how many; ``within``:
             hours. -1 is all, 0 none.
     """
@@ -22,7 +23,7 @@ def kept(times: Sequence[datetime], rules: Mapping[str, int]) -> set[int]:
     found: set[int] = set()
     for name, wanted in rules.items():
         if name == "within":
-            limit = times[0] - timedelta(hours=wanted) if times and wanted else None
+            limit = max(times) - timedelta(hours=wanted) if times and wanted else None
             found |= {n for n, time in enumerate(times) if limit is not None and time > limit}
             continue
         # restic keeps a snapshot whose bucket is not that of the one kept before, and the oldest

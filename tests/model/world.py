@@ -204,7 +204,8 @@ class World:
         known = [taken for taken in self.snapshots.values() if taken.id != without]
         for lineage in {taken.lineage for taken in known}:
             members = [taken for taken in known if taken.lineage == lineage]
-            members.sort(key=lambda taken: (taken.snapshot.created_at, taken.id), reverse=True)
+            # Not by time: the command's backups come from years after this world's.
+            members.sort(key=lambda taken: taken.id, reverse=True)
             kept = retention.kept([taken.snapshot.created_at for taken in members], rules)
             found |= {taken.id for number, taken in enumerate(members) if number not in kept}
         return found - self.pinned
