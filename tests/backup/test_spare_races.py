@@ -204,7 +204,7 @@ def test_a_spare_that_takes_long(
 
     def write(store: Any, key: str, document: bytes) -> Task[Any]:
         if key.startswith("spares/"):
-            yield Sleep(1.5)
+            yield Sleep(1.25)  # between two renewals
             pins.append(keys(boto, bucket, "inflight/"))
         return (yield from real(store, key, document))
 
