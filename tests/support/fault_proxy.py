@@ -163,25 +163,29 @@ class FaultProxy:
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stopped.wait()
+        # What was accepted just now is in a task of asyncio's, becomes one of ours some turns
+        # later, and would lose its socket were the server closed in between.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.01)
+            await asyncio.sleep(0)
         server.close()
-        # What was accepted just now gets a transport, and a task that closes it, some turns later.
-        await asyncio.sleep(0.01)
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)  # transports close in the next turn
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
+        task = asyncio.ensure_future(self._relay(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Not in the task: one that is cancelled before its first step runs none of its code.
+        task.add_done_callback(lambda _: writer.close())
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The end of a connection, by a fault or by its peers, is no error here.
+        ends = (OSError, _CutError, asyncio.CancelledError, asyncio.IncompleteReadError)
+        with contextlib.suppress(*ends):
             await _Connection(self, reader, writer).run(self._upstream)
-        except (OSError, _CutError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass  # The end of a connection, by a fault or by its peers, is no error here.
-        finally:
-            self._tasks.discard(task)
 
     def _take_fault(
         self, request: Request, direction: Direction, status: str | None = None
@@ -226,11 +230,12 @@ class _Connection:
             for pump in done:
                 pump.result()
         finally:
+            # Before the wait, which the proxy's end may cut short.
+            for writer in (self._server_writer, self._client_writer):
+                writer.close()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for writer in (self._server_writer, self._client_writer):
-                writer.close()
 
     async def _pump(self, direction: Direction) -> None:
         if direction == "request":
