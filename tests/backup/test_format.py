@@ -68,6 +68,7 @@ def test_manifest(
         "version",
         "id",
         "repository_id",
+        "environment",
         "created_at",
         "db_id",
         "sequence_number",
@@ -91,6 +92,7 @@ def test_manifest(
     assert _is_now(document["created_at"])
     assert document["id"][:16] == re.sub(r"[-:]", "", document["created_at"])
     assert document["repository_id"] == config["repository_id"]
+    assert document["environment"] == config["environment"]
     assert document["db_id"] == snapshot.db_id == (path / "IDENTITY").read_text().strip()
     assert document["sequence_number"] == snapshot.sequence_number
     assert document["column_families"] == list(snapshot.column_families)

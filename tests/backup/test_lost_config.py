@@ -15,6 +15,7 @@ from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, findings_of
 from tests.backup.helpers import (
     KEY,
+    closed,
     content_of,
     delete,
     flipped,
@@ -30,6 +31,7 @@ from tests.backup.pruning import ids
 
 pytestmark = pytest.mark.servers("seaweed-http")
 CONFIG = "kumo-repository.json"
+TERMS = ("environment", "storage_class", "sse", "kms_key_id")
 OTHER = kumo_crt.Key(bytes(range(2, 34)))
 
 
@@ -80,7 +82,7 @@ def test_nothing_takes_it_for_none(
         with pytest.raises(kumo_crt.FormatError, match=r"every manifest with it.*Nothing was wr"):
             call()
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match="there is no snapshot, whose"):
-        repository.recover_config(environment=None)
+        repository.recover_config()
     assert keys(boto, bucket) == {key for key in before if key.startswith("data/")}
 
 
@@ -129,18 +131,20 @@ def test_it_is_written_anew(
     path = make("blobs")
     with kumo_crt.Repository.create(url(bucket), client=s3, encryption_key=key, **terms) as made:
         snapshot = made.backup(path)
+    manifest = json.loads(get(boto, bucket, manifest_key(snapshot)))
+    assert {name: manifest.get(name) for name in TERMS} == {**dict.fromkeys(TERMS), **terms}
     old = json.loads(get(boto, bucket, CONFIG))
     delete(boto, bucket, CONFIG)
 
     named = kumo_crt.Repository(url(bucket), client=s3, encryption_key=key)
     for dry_run in (True, False):
         assert (CONFIG in keys(boto, bucket)) is False
-        assert named.recover_config(**terms, dry_run=dry_run) == old["repository_id"]
+        assert named.recover_config(dry_run=dry_run) == old["repository_id"]
     new = json.loads(get(boto, bucket, CONFIG))
     its_own = {"created_at": "", "crc32c": ""}
     assert {**new, **its_own} == {**old, **its_own}
     with pytest.raises(kumo_crt.RepositoryError, match="already: open it"):
-        named.recover_config(environment="dev")
+        named.recover_config()
 
     opened = kumo_crt.Repository.open(url(bucket), client=s3, encryption_key=key)
     assert opened.snapshots() == [snapshot]
@@ -165,18 +169,19 @@ def test_it_is_never_overwritten(
             put(boto, bucket, CONFIG, config)
 
     with watched(s3, come), pytest.raises(kumo_crt.RepositoryError, match="already: open it"):
-        repository.recover_config(environment="prod")
+        repository.recover_config()
     assert get(boto, bucket, CONFIG) == config
 
 
 def test_another_environment_does_not_write_it(
-    s3: kumo_crt.S3Client, repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
 ) -> None:
-    repository.backup(make("one_key"))
+    with kumo_crt.Repository.create(url(bucket), client=s3, environment="prod") as made:
+        made.backup(make("one_key"))
     delete(boto, bucket, CONFIG)
     dev = kumo_crt.Repository(url(bucket), client=s3, environment="dev")
     with pytest.raises(kumo_crt.EnvironmentMismatchError, match=r"'prod'.*'dev'.*nothing was"):
-        dev.recover_config(environment="prod")
+        dev.recover_config()
     assert CONFIG not in keys(boto, bucket)
 
 
@@ -188,7 +193,7 @@ def test_keys(
 
     def recover(key: kumo_crt.Key | None) -> str:
         with kumo_crt.Repository(url(bucket), client=s3, encryption_key=key) as lost:
-            return lost.recover_config(environment=None)
+            return lost.recover_config()
 
     with pytest.raises(kumo_crt.EncryptionKeyError, match=r"encrypted \(2 of 2\).*--key-file"):
         recover(None)
@@ -214,7 +219,7 @@ def test_a_key_for_what_is_not_encrypted(
         kumo_crt.Repository(url(bucket), client=s3, encryption_key=KEY) as lost,
         pytest.raises(kumo_crt.EncryptionKeyError, match="not encrypted, and a key was given"),
     ):
-        lost.recover_config(environment=None)
+        lost.recover_config()
     assert CONFIG not in keys(boto, bucket)
 
 
@@ -231,7 +236,7 @@ def test_sealed_manifests_of_two_repositories(
     put(boto, bucket, key, found)
     delete(boto, bucket, CONFIG)
     with pytest.raises(kumo_crt.FormatError, match=r"snapshots of 2 repositories .*Move those"):
-        encrypted.recover_config(environment=None)
+        encrypted.recover_config()
     assert CONFIG not in keys(boto, bucket)
 
 
@@ -242,15 +247,48 @@ def test_damaged_manifests(
     wanted = json.loads(get(boto, bucket, CONFIG))["repository_id"]
     delete(boto, bucket, CONFIG)
     put(boto, bucket, manifest_key(second), b"{}")
-    assert repository.recover_config(environment=None) == wanted
+    assert repository.recover_config() == wanted
     delete(boto, bucket, CONFIG)
     put(boto, bucket, manifest_key(first), b"[]")
     # Their spares know as much.
-    assert repository.recover_config(environment=None, dry_run=True) == wanted
+    assert repository.recover_config(dry_run=True) == wanted
     for snapshot in (first, second):
         put(boto, bucket, spare_key(snapshot), b"[]")
     with pytest.raises(kumo_crt.FormatError, match=r"no manifest can be read.*snapshots/"):
-        repository.recover_config(environment=None)
+        repository.recover_config()
+
+
+def test_the_newest_manifest_tells(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make
+) -> None:
+    """As after a repository whose configuration was changed by hand; and one of another tool."""
+    with kumo_crt.Repository.create(url(bucket), client=s3, environment="staging") as made:
+        first = made.backup(make("one_key"))
+    config = json.loads(get(boto, bucket, CONFIG))
+    config |= {"environment": "prod", "storage_class": "STANDARD_IA"}
+    put(boto, bucket, CONFIG, closed(config))
+    lost = kumo_crt.Repository(url(bucket), client=s3)
+    second = lost.backup(make("plain"))
+    delete(boto, bucket, CONFIG)
+    lost.recover_config()
+    found = json.loads(get(boto, bucket, CONFIG))
+    assert (found["environment"], found["storage_class"]) == ("prod", "STANDARD_IA")
+
+    delete(boto, bucket, CONFIG)
+    for snapshot, changes in ((second, {"sse": "ROT13"}), (first, {"environment": 5})):
+        document = json.loads(get(boto, bucket, manifest_key(snapshot)))
+        put(boto, bucket, manifest_key(snapshot), closed({**document, **changes}))
+        delete(boto, bucket, spare_key(snapshot))
+        if snapshot is second:
+            lost.recover_config()
+            assert json.loads(get(boto, bucket, CONFIG))["environment"] == "staging"
+            delete(boto, bucket, CONFIG)
+    with pytest.raises(kumo_crt.FormatError, match=r"no manifest can be read.*environment: expec"):
+        lost.recover_config()
+    del document["environment"]
+    put(boto, bucket, manifest_key(first), closed(document))
+    with pytest.raises(kumo_crt.FormatError, match=r"environment: is missing: .* whose"):
+        lost.recover_config()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": "kumo-repository", "version": 1}'])
@@ -263,14 +301,14 @@ def test_damaged(
     calls: list[Any] = [
         repository.snapshots,
         repository.prune,
-        lambda: repository.recover_config(environment=None),
+        lambda: repository.recover_config(),
     ]
     for call in calls:
         with pytest.raises(kumo_crt.FormatError, match=r"is damaged.*delete it.*repair-config"):
             call()
     assert get(boto, bucket, CONFIG) == content
     delete(boto, bucket, CONFIG)
-    repository.recover_config(environment=None)
+    repository.recover_config()
     assert ids(repository) == [snapshot.id]
 
 

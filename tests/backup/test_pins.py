@@ -205,6 +205,20 @@ def test_a_pinned_snapshot_whose_manifest_is_lost(
     assert keys(boto, bucket, "pins/") == set()
 
 
+def test_a_snapshot_whose_manifest_is_lost_can_be_pinned(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    """It is there: its spare can be restored."""
+    lost = repository.backup(make("one_key"))
+    delete(boto, bucket, manifest_key(lost))
+    repository.unpin(lost.id)
+    repository.pin(lost.id)
+    with pytest.raises(kumo_crt.RepositoryError, match="is pinned"):
+        repository.delete_snapshot(lost.id)
+    assert repository.repair().manifests == (lost.id,)
+    assert [(s.id, s.pinned) for s in repository.snapshots()] == [(lost.id, True)]
+
+
 def test_a_pin_of_a_snapshot_that_came_while_a_prune_ran(
     repository: kumo_crt.Repository,
     s3: kumo_crt.S3Client,
@@ -239,7 +253,7 @@ def test_a_pin_that_was_left_pins_nothing(
         repository.pin(snapshot.id)
     delete(boto, bucket, SWEEP)
     repository.pin(snapshot.id)
-    delete(boto, bucket, manifest_key(snapshot))
+    remove(boto, bucket, snapshot)
     with pytest.raises(kumo_crt.SnapshotNotFoundError):
         repository.pin(snapshot.id)
     # It is not this one's to take away.

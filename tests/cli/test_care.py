@@ -319,12 +319,14 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def test_a_lost_configuration(
-    kumo: Run, boto: Any, bucket: str, repository: str, database: Path, tmp_path: Path
+    kumo: Run, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:
+    repository = f"s3://{bucket}/repository"
+    assert kumo("backup", database, repository, "--create", "--environment", "prod").code == 0
     (config,) = [key for key in _keys(boto, bucket) if key.endswith("kumo-repository.json")]
     old = boto.get_object(Bucket=bucket, Key=config)["Body"].read()
     line = ("repair-config", repository)
-    kumo(*line, "--environment", "x").failed(1, "already: open it")
+    kumo(*line).failed(1, "already: open it")
     boto.delete_object(Bucket=bucket, Key=config)
     before = _keys(boto, bucket)
     commands: list[tuple[Any, ...]] = [
@@ -344,23 +346,20 @@ def test_a_lost_configuration(
     assert "ERROR   repository: " in looked.out
     assert "no repository here" not in looked.out
 
-    kumo(*line).failed(2, "Name its --environment")
-    kumo(*line, "--environment", "prod", "--storage-class", "x").failed(2, "--storage-class")
-    planned = kumo(*line, "--environment", "prod", "--dry-run")
+    kumo(*line, "--environment", "dev").failed(1, "'prod'", "'dev'", "nothing was written")
+    planned = kumo(*line, "--dry-run")
     assert planned.out.startswith("dry run: would write the configuration of ")
     assert _keys(boto, bucket) == before
 
     kumo("keygen", tmp_path / "key")
-    with_key = (*line, "--environment", "prod", "--key-file", tmp_path / "key")
+    with_key = (*line, "--key-file", tmp_path / "key")
     kumo(*with_key).failed(12, "its snapshots are not encrypted")
-    done = kumo(*line, "--environment", "prod", "--json", env={"KUMO_ENVIRONMENT": "dev"}).document
+    done = kumo(*line, "--json").document
     new = boto.get_object(Bucket=bucket, Key=config)["Body"].read()
     assert done["repository_id"].encode() in old
     assert b'"environment": "prod"' in new
     kumo("prune", repository, env={"KUMO_ENVIRONMENT": "dev"}).failed(1, "'prod'", "--environment")
     assert kumo("verify", repository, "--snapshot", "all").code == 0
-    boto.delete_object(Bucket=bucket, Key=config)
-    assert "no environment" in kumo(*line, "--environment", "").out
     assert kumo("restore", repository, tmp_path / "restored").code == 0
 
 

@@ -150,7 +150,7 @@ def test_a_failure_is_one_document(
         "put": [str(database / "CURRENT"), url],
         **{name: [url, target] for name in ("get", "restore", "import")},
         "repair": [url, str(database)],
-        "repair-config": [url, "--environment", "prod"],
+        "repair-config": [url],
         **{name: [url, _NONE] for name in ("pin", "unpin", "forget", "delete-snapshot")},
     }.get(command, [url])
     line = [command, *words, *(dry if command not in READING else ())]

@@ -122,7 +122,9 @@ def encode(store: Store, snapshot: Snapshot, config: _configuration.Config, tool
 
     A manifest that cannot be restored must never be committed.
     """
-    document = _manifest.encode_snapshot(snapshot, config.repository_id, tool, store.key)
+    document = _manifest.encode_snapshot(
+        snapshot, config.repository_id, tool, store.key, _configuration.terms_of(config)
+    )
     key = _layout.snapshot_key(snapshot.id)
     _manifest.decode_snapshot(document, store.url(key), snapshot.id, store.key)
     return document

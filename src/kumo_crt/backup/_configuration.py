@@ -13,6 +13,8 @@ from kumo_crt.backup._key import Key
 from kumo_crt.exceptions import ChecksumMismatchError, FormatError
 
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
+# What somebody has chosen when the repository was created. Manifests say it once more.
+TERMS = ("environment", "storage_class", "sse", "kms_key_id")
 # Features of configurations.
 _ENCRYPTED = "encrypted"
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z_]{0,39}")
@@ -80,25 +82,27 @@ def encode_config(config: Config) -> bytes:
         "format": "kumo-repository",
         "version": VERSION,
         "repository_id": config.repository_id,
-        "environment": config.environment,
         "created_at": time_text(config.created_at),
+        **terms_of(config),
     }
-    for name in ("storage_class", "sse", "kms_key_id"):
-        if (value := getattr(config, name)) is not None:
-            document[name] = value
     if config.key_check is not None:
         document["features"] = [_ENCRYPTED]
         document["encryption"] = {"algorithm": _sealing.ALGORITHM, "key_check": config.key_check}
     return close(json.dumps(document).encode().removesuffix(b"}"))
 
 
-def decode_config(document: bytes | memoryview, where: str) -> Config:
-    """Reads a configuration.
+def terms_of(config: Config) -> dict[str, str | None]:
+    """A configuration's terms, as members of a document; the environment is always there."""
+    terms = {name: getattr(config, name) for name in TERMS}
+    return {name: term for name, term in terms.items() if term or name == "environment"}
+
+
+def read_terms(reader: Reader) -> dict[str, str | None]:
+    """The terms in a document.
 
     Raises:
-        FormatError: It is not one that this version knows.
+        FormatError: They are none.
     """
-    reader = Reader(document, where, "kumo-repository", (_ENCRYPTED,))
     environment = reader.value("environment")
     if environment is not None and not isinstance(environment, str):
         raise reader.error("environment", "expected a name or null")
@@ -108,14 +112,34 @@ def decode_config(document: bytes | memoryview, where: str) -> Config:
     sse = reader.optional_text("sse")
     if sse is not None and sse not in ENCRYPTIONS:
         raise reader.error("sse", f"expected one of {', '.join(ENCRYPTIONS)}")
+    kms_key_id = reader.optional_text("kms_key_id")
+    return dict(zip(TERMS, (environment, storage_class, sse, kms_key_id), strict=True))
+
+
+def told_config(reader: Reader) -> Config:
+    """What a manifest tells of its repository's configuration.
+
+    Raises:
+        FormatError: It does not say everything.
+    """
+    if not reader.has("environment"):
+        raise reader.error("environment", "is missing: it would tell whose the repository is")
+    now = datetime.now(UTC).replace(microsecond=0)
+    return Config(reader.text("repository_id"), created_at=now, **read_terms(reader))
+
+
+def decode_config(document: bytes | memoryview, where: str) -> Config:
+    """Reads a configuration.
+
+    Raises:
+        FormatError: It is not one that this version knows.
+    """
+    reader = Reader(document, where, "kumo-repository", (_ENCRYPTED,))
     config = Config(
         reader.text("repository_id"),
-        environment,
-        reader.time("created_at"),
-        storage_class,
-        sse,
-        reader.optional_text("kms_key_id"),
-        _key_check(reader) if _ENCRYPTED in reader.features else None,
+        created_at=reader.time("created_at"),
+        key_check=_key_check(reader) if _ENCRYPTED in reader.features else None,
+        **read_terms(reader),
     )
     if not opened(document)[1]:
         raise reader.changed()

@@ -130,6 +130,10 @@ class Reader:
         place = f"{self._where}, field {field}" if field else self._where
         return FormatError(f"{place}: {problem}")
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a member."""
+        return name in self._members
+
     def value(self, name: str) -> Any:
         """A member as it is; None if absent."""
         return self._members.get(name)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple, NoReturn
 
 from kumo_crt._engine import Gather, Task
-from kumo_crt.backup import _documents, _layout, _manifest, _sealing, _spares
+from kumo_crt.backup import _configuration, _documents, _layout, _manifest, _sealing, _spares
 from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import (
@@ -76,13 +76,13 @@ class _Told(NamedTuple):
     """What a manifest tells of its repository's configuration."""
 
     snapshot_id: str
-    repository_id: str
+    config: Config
     sealed: bool
     ours: bool
 
 
-def recovered_task(store: Store, new: Config) -> Task[Config]:
-    """The configuration that the manifests fit, with the terms of a new one.
+def recovered_task(store: Store) -> Task[Config]:
+    """The configuration that the manifests tell.
 
     Raises:
         EncryptionKeyError: The snapshots are encrypted and there is no key, or it opens none of
@@ -114,8 +114,8 @@ def recovered_task(store: Store, new: Config) -> Task[Config]:
                 "(encryption_key; --key-file, --key-command; KUMO_CRT_KEY_FILE, KUMO_CRT_KEY, "
                 "KUMO_CRT_KEY_COMMAND)"
             )
-        # Nobody compares it: that of the newest is as good as any.
-        return new._replace(repository_id=told[-1].repository_id)
+        # Nobody compares the id: that of the newest is as good as any.
+        return told[-1].config
     ours = [item for item in told if item.ours]
     if not ours:
         raise EncryptionKeyError(
@@ -127,7 +127,7 @@ def recovered_task(store: Store, new: Config) -> Task[Config]:
                 else "its snapshots are not encrypted, and a key was given: leave it out"
             )
         )
-    repositories = sorted({item.repository_id for item in ours})
+    repositories = sorted({item.config.repository_id for item in ours})
     if len(repositories) > 1:
         raise FormatError(
             f"{store.location}: with this key there are snapshots of {len(repositories)} "
@@ -143,7 +143,7 @@ def recovered_task(store: Store, new: Config) -> Task[Config]:
                 store.key.id,
             )
     check = _sealing.key_check(store.key, repositories[0])
-    return new._replace(repository_id=repositories[0], key_check=check)
+    return ours[-1].config._replace(key_check=check)
 
 
 def _tell(store: Store, snapshot_id: str) -> Task[_Told | FormatError | None]:
@@ -163,7 +163,7 @@ def _tell_from(store: Store, snapshot_id: str, key: str) -> Task[_Told | FormatE
         # Whatever else is to be known of it is checked here.
         _manifest.decode_snapshot(document, where, snapshot_id)
         reader = _documents.Reader(document, where, "kumo-snapshot", _manifest.FEATURES)
-        repository_id = reader.text("repository_id")
+        config = _configuration.told_config(reader)
     except NotFoundError:
         return None  # deleted since it was listed
     except ChecksumMismatchError as error:
@@ -176,4 +176,4 @@ def _tell_from(store: Store, snapshot_id: str, key: str) -> Task[_Told | FormatE
         with contextlib.suppress(FormatError):
             _manifest.decode_snapshot(document, where, snapshot_id, store.key)
             ours = True
-    return _Told(snapshot_id, repository_id, sealed, ours)
+    return _Told(snapshot_id, config, sealed, ours)

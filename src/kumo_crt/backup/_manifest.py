@@ -29,9 +29,21 @@ _MAX_SEQUENCE = (1 << 56) - 1  # RocksDB keeps the type of an entry in the other
 
 
 def encode_snapshot(
-    snapshot: Snapshot, repository_id: str, tool: str, key: Key | None = None
+    snapshot: Snapshot,
+    repository_id: str,
+    tool: str,
+    key: Key | None = None,
+    terms: Mapping[str, str | None] | None = None,
 ) -> bytes:
-    """A snapshot's manifest as a document; sealed with the key, if its files are."""
+    """A snapshot's manifest as a document; sealed with the key, if its files are.
+
+    Args:
+        snapshot: The snapshot.
+        repository_id: Of its repository.
+        tool: What wrote it.
+        key: The repository's, if it is encrypted.
+        terms: The repository's, should its configuration be lost.
+    """
     files = []
     for file in snapshot.files:
         entry: dict[str, Any] = {
@@ -55,11 +67,12 @@ def encode_snapshot(
             entry["offset"] = file.offset
             entry["name"] = file.name
         files.append(entry)
-    document = {
+    document: dict[str, Any] = {
         "format": "kumo-snapshot",
         "version": VERSION,
         "id": snapshot.id,
         "repository_id": repository_id,
+        **(terms or {}),
         "created_at": time_text(snapshot.created_at),
         "db_id": snapshot.db_id,
         "sequence_number": snapshot.sequence_number,

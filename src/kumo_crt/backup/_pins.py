@@ -84,7 +84,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         RepositoryLockedError: It is being deleted.
     """
     # Before it is written: killed after that, the pin of what never was would stop all prunes.
-    if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
+    if not (yield from store.has_snapshot(snapshot_id)):
         raise _layout.no_snapshot(store.location, snapshot_id)
     if dry_run:
         return
@@ -105,7 +105,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
     # After the pin was written: a deletion that does not see it is seen here.
     leases = yield from _inflight.list_leases(store)
     _, condemned = yield from _inflight.read_sweeps(store, leases.values())
-    is_there = yield from store.has(_layout.snapshot_key(snapshot_id))
+    is_there = yield from store.has_snapshot(snapshot_id)
     if is_there and snapshot_id not in condemned:
         return
     for key in ours:
@@ -125,7 +125,7 @@ def unpin_task(store: Store, snapshot_id: str, *, dry_run: bool = False) -> Task
         SnapshotNotFoundError: There is none of this id, nor a pin that one has left.
     """
     if not (yield from is_pinned(store, snapshot_id)):
-        if not (yield from store.has(_layout.snapshot_key(snapshot_id))):
+        if not (yield from store.has_snapshot(snapshot_id)):
             raise _layout.no_snapshot(store.location, snapshot_id)
     elif not dry_run:
         for key in pin_keys(snapshot_id):
@@ -145,10 +145,7 @@ def delete_snapshot_task(
     """
     # In this order: a spare without a manifest tells that the manifest was lost.
     keys = (_layout.spare_key(snapshot_id), _layout.snapshot_key(snapshot_id))
-    for key in reversed(keys):
-        if (yield from store.has(key)):
-            break
-    else:
+    if not (yield from store.has_snapshot(snapshot_id)):
         raise _layout.no_snapshot(store.location, snapshot_id)
     clock = ServiceClock(now)
     lease = Lease(store, _inflight.SWEEP, "the deletion", "Run it again")

@@ -187,27 +187,13 @@ class Repository(Care, Keeping):
         began = now - timedelta(seconds=boottime() - since)
         return config, began.replace(microsecond=0)
 
-    def recover_config(
-        self,
-        *,
-        environment: str | None,
-        storage_class: str | None = None,
-        sse: str | None = None,
-        kms_key_id: str | None = None,
-        dry_run: bool = False,
-    ) -> str:
+    def recover_config(self, *, dry_run: bool = False) -> str:
         """Writes the configuration (``kumo-repository.json``) anew, if it is lost.
 
-        A version or a copy of it is better, as no snapshot tells what these arguments say. The id
-        is what the manifests say; a key has to be that of encrypted snapshots. A configuration
-        that is there is never replaced.
+        It becomes what the newest manifest says of it; a key has to be that of encrypted
+        snapshots. A configuration that is there is never replaced.
 
         Args:
-            environment: Whose the repository is, as at its creation; None: nobody's, and then any
-                client may write to it.
-            storage_class: See `create`.
-            sse: See `create`.
-            kms_key_id: See `create`.
             dry_run: Only find out whether it could be done.
 
         Returns:
@@ -220,16 +206,15 @@ class Repository(Care, Keeping):
                 or they are not, and there is one.
             SnapshotNotFoundError: There is no snapshot.
             FormatError: No manifest can be read, or they are of several repositories.
-            ValueError: A setting is none that S3, or this service, has.
+            ValueError: The service does not have the repository's storage class.
         """
-        from kumo_crt.backup import _configuration, _lost
+        from kumo_crt.backup import _lost
 
-        terms = _configuration.new_config(environment or None, storage_class, sse, kms_key_id)
         if self._run(self._store().config()) is not None:
             raise self._exists()
-        self._check_environment(terms)
         self._key = self._find_key()
-        config = self._run(_lost.recovered_task(self._store(), terms))
+        config = self._run(_lost.recovered_task(self._store()))
+        self._check_environment(config)
         if not dry_run:
             self._write_config(config, self._key)
         return config.repository_id

@@ -352,14 +352,11 @@ def _explained(plan: RestorePlan, damage: DamagedError, directory: Path | None) 
         from kumo_crt.backup import _thaw  # rarely needed, and slow to load
 
         return plan.run(_thaw.archived_error_task(plan.store, plan.snapshot))
-    if damage.kind == "missing":
-        from kumo_crt.backup import _spares  # rarely needed
-
-        if not plan.run(_spares.is_committed(plan.store, plan.snapshot.id)):
-            return SnapshotNotFoundError(
-                f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was "
-                "being restored: restore another one"
-            )
+    if damage.kind == "missing" and not plan.run(plan.store.has_snapshot(plan.snapshot.id)):
+        return SnapshotNotFoundError(
+            f"{plan.store.location}: snapshot {plan.snapshot.id} was deleted while it was being "
+            "restored: restore another one"
+        )
     if isinstance(damage, _DamagedObjectError) and plan.on_damage is not None:
         plan.on_damage(damage.key, damage.kind)
     kept = ""

@@ -69,7 +69,7 @@ def _newest_spare(store: Store, newest: str | None) -> Task[str | None]:
         more, token = yield from store.list_page(_layout.SPARES, None, token)
         page += more
     for snapshot_id in sorted(_spares.by_id(store, page), reverse=True):
-        if (yield from _spares.is_committed(store, snapshot_id)):
+        if (yield from store.has_snapshot(snapshot_id)):
             return snapshot_id
     return None
 

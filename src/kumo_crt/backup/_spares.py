@@ -124,13 +124,6 @@ def lost_task(store: Store, witnesses: Witnesses, ids: Collection[str]) -> Task[
     return [item for item in found if item is not None]
 
 
-def is_committed(store: Store, snapshot_id: str) -> Task[bool]:
-    """Whether there is a snapshot, be its manifest there or lost."""
-    if (yield from store.has(_layout.snapshot_key(snapshot_id))):
-        return True
-    return (yield from store.has(_layout.spare_key(snapshot_id)))
-
-
 def read_task(store: Store, snapshot_id: str, key: str) -> Task[tuple[bytes, Snapshot]]:
     """Reads a manifest or a spare, which is as good.
 

@@ -137,6 +137,12 @@ class Store(NamedTuple):
             return False
         return True
 
+    def has_snapshot(self, snapshot_id: str) -> Task[bool]:
+        """Whether there is a snapshot, be its manifest there or lost."""
+        if (yield from self.has(_layout.snapshot_key(snapshot_id))):
+            return True
+        return (yield from self.has(_layout.spare_key(snapshot_id)))
+
     def is_listed(self, key: str) -> Task[bool]:
         """Whether a listing has it, which is how readers find snapshots."""
         page, _ = yield from self.list_page(key)

@@ -18,7 +18,6 @@ from kumo_crt.backup import (
     _ledger,
     _notices,
     _selection,
-    _spares,
     _verify_job,
 )
 from kumo_crt.backup._fetch import missing, wrong_size
@@ -231,7 +230,7 @@ def _damaged(
 
 def _still_there(store: Store, snapshots: list[Snapshot]) -> Task[list[Snapshot]]:
     there: list[bool] = yield Gather(
-        (_spares.is_committed(store, snapshot.id) for snapshot in snapshots), _MANIFESTS_AT_ONCE
+        (store.has_snapshot(snapshot.id) for snapshot in snapshots), _MANIFESTS_AT_ONCE
     )
     return [snapshot for snapshot, is_there in zip(snapshots, there, strict=True) if is_there]
 

@@ -12,10 +12,9 @@ from kumo_crt.backup import DrillReport, Problem, SnapshotHealth, VerifyReport
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
-from kumo_crt.cli._errors import UsageError
 from kumo_crt.cli._keys import key_of
 from kumo_crt.cli._output import Output, fields, printable, timestamp
-from kumo_crt.cli._repository import TERMS, document, open_repository, thawed
+from kumo_crt.cli._repository import document, open_repository, thawed
 from kumo_crt.cli._units import count_of, format_age, format_bytes, format_rate, format_seconds
 
 # Kinds of damage that the next backup puts right.
@@ -232,8 +231,6 @@ def repair(args: argparse.Namespace, output: Output) -> int:
 
 def repair_config(args: argparse.Namespace, output: Output) -> int:
     """Writes a lost configuration anew."""
-    if args.environment is None:
-        raise UsageError("whose is the repository? Name its --environment; '' if it is nobody's")
     key = key_of(args, output)
     with (
         open_client(args, output) as client,
@@ -241,16 +238,11 @@ def repair_config(args: argparse.Namespace, output: Output) -> int:
             args.url, client=client, environment=args.environment, encryption_key=key
         ) as repository,
     ):
-        repository_id = repository.recover_config(
-            environment=args.environment or None,
-            **{name: getattr(args, name) for name in TERMS},
-            dry_run=args.dry_run,
-        )
+        repository_id = repository.recover_config(dry_run=args.dry_run)
     output.document({"repository_id": repository_id, "dry_run": args.dry_run})
     output.message(
         f"{'dry run: would write' if args.dry_run else 'wrote'} the configuration of "
-        f"{printable(args.url)} anew: repository {repository_id}, "
-        + (f"environment {printable(args.environment)}" if args.environment else "no environment")
+        f"{printable(args.url)} anew: repository {repository_id}"
         + (f", encrypted, key {key.id}" if key is not None else "")
     )
     return errors.DONE

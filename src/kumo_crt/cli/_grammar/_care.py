@@ -104,12 +104,10 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     config = command(
         "repair-config",
         "write the configuration of a repository anew, if it was lost",
-        "Write kumo-repository.json anew, where snapshots are there and it is not: of the "
-        "environment that --environment names ('' if it is nobody's). A version or a copy of it is "
-        "better. If the snapshots are encrypted, their key is needed",
+        "Write kumo-repository.json anew, where snapshots are there and it is not: their manifests "
+        "tell what was in it. If the snapshots are encrypted, their key is needed",
     )
     options.url(config)
-    options.terms(config)
     options.access(config)
     options.dry_run(config)
 
