@@ -13,6 +13,7 @@ from typing import Any
 
 from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.backup._capture import is_open_database, is_raw
+from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._results import SnapshotFile
@@ -59,7 +60,7 @@ def target_of(target: object) -> Iterator[Target]:
     """
     if is_open_database(target):
         path = Path(target.path())
-        _check_raw(path)
+        _check_kind(path)
         yield Target(target, path)
         return
     if not isinstance(target, str | os.PathLike):
@@ -79,7 +80,7 @@ def target_of(target: object) -> Iterator[Target]:
     else:
         if not (path / "CURRENT").is_file():
             raise RepositoryError(f"{path}: is not empty, and no RocksDB database")
-        _check_raw(path)
+        _check_kind(path)
         with database_lock(path):
             pass  # tells why it could not be opened
         try:
@@ -117,11 +118,18 @@ def is_fresh(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def _check_raw(path: Path) -> None:
+def _check_kind(path: Path) -> None:
     if not is_raw(path):
         raise RepositoryError(
             f"{path}: is in rocksdict's own mode, which keeps Python objects: an export has plain "
             "bytes (raw_mode=True)"
+        )
+    options = newest_options(path)
+    if options is not None and options.adds_times:
+        # It would take the last bytes of each value for its time.
+        raise RepositoryError(
+            f"{path}: was opened with a time to live (DBWithTTL) last, and has the time of its "
+            "writing behind each value: an export has none"
         )
 
 

@@ -136,7 +136,7 @@ def _check(path: object, directory: Path, column_family: str) -> _core.ManifestS
             f"{families[column_family]}: only those in the order of their bytes can be exported"
         )
     options = newest_options(directory)
-    if options is not None and b"TtlCompactionFilter" in options.content:
+    if options is not None and options.adds_times:
         # Only a database that is opened so takes it away again, and not where columns are read.
         raise RepositoryError(
             f"{path}: is opened with a time to live (DBWithTTL), and has the time of its writing "

@@ -47,6 +47,11 @@ class OptionsFile(NamedTuple):
         """Whether RocksDB keeps log records in its memory until it is told to write them."""
         return re.search(r"^[ \t]*manual_wal_flush=true\s*$", self._text, re.MULTILINE) is not None
 
+    @property
+    def adds_times(self) -> bool:
+        """Whether the database puts a time behind each value (DBWithTTL)."""
+        return b"TtlCompactionFilter" in self.content
+
     def column_families(self) -> set[str]:
         """Names of the column families that it describes."""
         return {unescaped(name) for name in _SECTION.findall(self._text)}
