@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rocksdict import Checkpoint, Rdict
 
 import kumo_crt
 from kumo_crt import export
+from tests.rocksdb import judges
 from tests.support import databases
 from tests.support.processes import run_python, start_python
 
@@ -236,6 +238,21 @@ def test_what_is_in_the_bucket(
         {"key": "key-001", "value": {"base64": "/zE="}},
     ]
     assert len(_keys(boto, bucket)) == len(document["files"]) + 1 == len(report.info.files) + 1
+
+
+def test_tables_are_for_older_releases_of_rocksdb_too(
+    s3: kumo_crt.S3Client, tmp_path: Path, bucket: str
+) -> None:
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    databases.fill(db, 0, 1_000)
+    report = export.export(db, _url(bucket), client=s3)
+    db.close()
+    table = tmp_path / "exported.sst"
+    s3.get_object(bucket, f"exports/one/{report.info.files[0].key}", into=table)
+    version: int = struct.unpack("<I", table.read_bytes()[-12:-8])[0]
+    assert version == 5
+    if judges.SST_DUMP:
+        judges.verify_checksums(table)  # Debian 12's, 7.8
 
 
 def test_one_moment(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> None:

@@ -222,11 +222,11 @@ def test_targets_that_cannot_be_imported_into(
     own.close()
     # Their last bytes would be taken for the time of their writing.
     timed = Rdict(str(tmp_path / "timed"), databases.options(), access_type=AccessType.with_ttl(60))
-    with pytest.raises(kumo_crt.RepositoryError, match="time to live .* an export has none"):
+    with pytest.raises(kumo_crt.RepositoryError, match=r"time to live .* an export has none"):
         export.import_(made, timed, client=s3)
     assert list(timed.keys()) == []
     timed.close()
-    with pytest.raises(kumo_crt.RepositoryError, match="time to live .* an export has none"):
+    with pytest.raises(kumo_crt.RepositoryError, match=r"time to live .* an export has none"):
         export.import_(made, tmp_path / "timed", client=s3)
     with pytest.raises(TypeError, match="Rdict or a path"):
         export.import_(made, None, client=s3)

@@ -14,6 +14,10 @@ from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export._encoding import line_of, parse_line
 from kumo_crt.export._source import Entry
 
+# The newest one that every RocksDB since 6.6 reads. A table of a newer one would also keep the
+# application of a database that it is imported into from opening that again.
+_FORMAT_VERSION = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -30,10 +34,13 @@ class _Writer(Protocol):
 
 class _SstWriter:
     def __init__(self, path: Path) -> None:
-        from rocksdict import Options, SstFileWriter
+        from rocksdict import BlockBasedOptions, Options, SstFileWriter
 
         self._path = path
-        self._writer: Any = SstFileWriter(Options(raw_mode=True))
+        options, table = Options(raw_mode=True), BlockBasedOptions()
+        table.set_format_version(_FORMAT_VERSION)
+        options.set_block_based_table_factory(table)
+        self._writer: Any = SstFileWriter(options)
         try:
             self._writer.open(str(path))
         except Exception as error:
