@@ -17,9 +17,8 @@ from kumo_crt.backup._commit import Reused
 from kumo_crt.backup._known import Known
 from kumo_crt.backup._results import SnapshotFile
 
-KIB = 1024
-MIB = 1024 * KIB
-DEFAULT_BUNDLE_BELOW = 256 * KIB
+MIB = 1024 * 1024
+DEFAULT_BUNDLE_BELOW = MIB
 DEFAULT_BUNDLE_SIZE = 16 * MIB
 # A bundle is put together in memory.
 MAX_BUNDLE_SIZE = 64 * MIB

@@ -80,7 +80,7 @@ class Repository(Care, Keeping):
             max_bytes_per_second: Limit for what is sent.
             max_concurrency: Files at once; 8.
             bundle_below: New table and blob files of less than these bytes are stored together,
-                in bundles; else ``KUMO_CRT_BUNDLE_BELOW``, else 256 KiB. 0: each by itself.
+                in bundles; else ``KUMO_CRT_BUNDLE_BELOW``, else 1 MiB. 0: each by itself.
             bundle_size: Bytes that a bundle has at most, up to 64 MiB: it is put together in
                 memory; else ``KUMO_CRT_BUNDLE_SIZE``, else 16 MiB.
             single_object: Store everything as one object, a tar that anything can unpack (of an
