@@ -185,3 +185,24 @@ def test_interrupted_and_with_delta(
     assert report.reused_bytes > 0
     assert databases.read_all(target) == _of(content_of(crashed), "users", "events")
     assert leftovers(tmp_path) == []
+
+
+def test_after_an_interrupted_restore_of_everything(
+    repository: kumo_crt.Repository, crashed: Path, tmp_path: Path
+) -> None:
+    """Its MANIFEST and OPTIONS are whole, and are not those of some column families."""
+    repository.backup(crashed)
+    target = tmp_path / "restored"
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repository.restore(target, progress=progress)
+    report = repository.restore(target, column_families=["users"])
+    assert report.kept_bytes > 0
+    options = next(target.glob("OPTIONS-*")).read_text()
+    assert '[CFOptions "users"]' in options
+    assert '[CFOptions "events"]' not in options
+    assert databases.read_all(target) == _of(content_of(crashed), "users")

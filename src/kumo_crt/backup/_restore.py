@@ -24,6 +24,8 @@ T = TypeVar("T")
 # Threads that read files again and sync them: disks like a few requests at once.
 _DISK_THREADS = 4
 _WHOLE_MANIFEST = ".whole-manifest"
+# What a restore of some column families writes anew: those of another restore are not its own.
+_REWRITTEN = ("manifest", "options")
 
 
 class _Run(Protocol):
@@ -238,13 +240,13 @@ def _leave_nothing(work: _Work) -> None:
 
 def _keep_good(work: _Work) -> set[str]:
     """Names of files that an interrupted restore completed; everything else is removed."""
-    wanted = {file.path: file for file in work.files}
+    never = ("current", *(_REWRITTEN if work.selection is not None else ()))
+    wanted = {file.path: file for file in work.files if file.kind not in never}
     candidates = []
     for path in list(work.directory.iterdir()):
         file = wanted.get(path.name)
         fits = (
             file is not None
-            and file.kind != "current"
             and path.is_file()
             and not path.is_symlink()
             and path.stat().st_size == file.size
