@@ -144,7 +144,10 @@ def test_a_database_is_replaced_only_if_told_so(
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.parametrize("what", ["notes.txt", "uploads/photo.jpg", "copy/CURRENT", "link"])
+@pytest.mark.parametrize(
+    "what",
+    ["notes.txt", "uploads/photo.jpg", "copy/CURRENT", "link", "archive/notes.txt", "lost/photos"],
+)
 def test_what_is_not_rocksdbs_is_not_lost(
     filled: kumo_crt.Repository, library: Library, make: Make, what: str
 ) -> None:
@@ -162,7 +165,10 @@ def test_what_is_not_rocksdbs_is_not_lost(
     # These are RocksDB's, or ours.
     for directory in ("archive", "lost", "second", ".kumo-capture-1"):
         (target / directory).mkdir()
-    for name in ("archive/000001.log", "second/000002.sst", "000003.sst.trash", "CURRENT.dbtmp"):
+    for name in (
+        *("archive/000001.log", "archive/000002.log.trash", "lost/MANIFEST-000004"),
+        *("second/000002.sst", "000003.sst.trash", "CURRENT.dbtmp"),
+    ):
         (target / name).write_text("x")
     filled.restore(target, overwrite=True)
     assert content_of(target) == library.truth("plain")

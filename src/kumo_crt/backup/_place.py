@@ -123,8 +123,8 @@ def _is_rocksdbs(path: Path) -> bool:
         return True
     if path.is_dir() and not path.is_symlink():
         # One of db_paths or a wal_dir is known by what is in it.
-        kinds = (_core.classify_file(inner)[0] for inner in os.listdir(path))
-        return name in _SUBDIRECTORIES or all(kind in _DATA_KINDS for kind in kinds)
+        kinds = {_core.classify_file(inner.removesuffix(".trash"))[0] for inner in os.listdir(path)}
+        return kinds.isdisjoint(("other",)) if name in _SUBDIRECTORIES else kinds <= {*_DATA_KINDS}
     plain = name.removesuffix(".trash").removesuffix(".dbtmp")
     return _core.classify_file(plain)[0] != "other" or _layout.is_file_name("config", plain)
 
