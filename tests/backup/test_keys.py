@@ -8,6 +8,7 @@ import os
 import pickle
 import stat
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_commands(tmp_path: Path) -> None:
     assert NEARLY not in str(caught.value)
     with pytest.raises(EncryptionKeyError, match="failed with exit code 3"):
         Key.from_command([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(EncryptionKeyError, match="was ended by signal 15"):
+        Key.from_command(["sh", "-c", "kill -TERM $$"])
     with pytest.raises(EncryptionKeyError, match="cannot be run: No such file"):
         Key.from_command("/no/such/program")
     for text, what in (("", "is empty"), ("'unclosed", "cannot be read")):
@@ -135,6 +138,13 @@ def test_a_command_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EncryptionKeyError, match="has not ended") as caught:
         Key.from_command(["sleep", "30"])
     assert caught.value.__suppress_context__
+
+
+def test_a_command_that_writes_without_end() -> None:
+    begun = time.monotonic()
+    with pytest.raises(EncryptionKeyError, match="key command 'yes': holds no key"):
+        Key.from_command("yes")
+    assert time.monotonic() - begun < 20  # it would be waited for, and kept in memory
 
 
 def test_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

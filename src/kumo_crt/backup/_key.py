@@ -7,8 +7,10 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, cast
 
 from kumo_crt import _core
 from kumo_crt.exceptions import EncryptionKeyError
@@ -114,22 +116,17 @@ class Key:
         # Arguments may be secret themselves.
         what = f"key command {words[0]!r}"
         try:
-            done = subprocess.run(  # noqa: S603 - what the operator has configured
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                timeout=_COMMAND_SECONDS,
-                check=False,
-            )
+            content, code = _output_of(words)
         except subprocess.TimeoutExpired:
             raise EncryptionKeyError(
                 f"{what}: has not ended after {_COMMAND_SECONDS:.0f} s"
             ) from None
         except OSError as error:
             raise EncryptionKeyError(f"{what}: cannot be run: {error.strerror}") from None
-        if done.returncode != 0:
-            raise EncryptionKeyError(f"{what}: failed with exit code {done.returncode}")
-        return cls._found(done.stdout, what)
+        if code:
+            how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
+            raise EncryptionKeyError(f"{what}: {how}")
+        return cls._found(content, what)
 
     @classmethod
     def from_environment(cls) -> Key | None:
@@ -197,3 +194,34 @@ class Key:
 
     def __reduce__(self) -> tuple[type[Key], tuple[bytes]]:
         return Key, (self._native.material(),)
+
+
+def _output_of(words: list[str]) -> tuple[bytes, int]:
+    """Runs a program; what it writes, and its exit code. One that writes too much is ended.
+
+    Raises:
+        subprocess.TimeoutExpired: It has not ended.
+        OSError: It cannot be run.
+    """
+    import select  # rarely needed, both of them
+    import subprocess
+
+    end = time.monotonic() + _COMMAND_SECONDS
+    content = b""
+    with subprocess.Popen(  # noqa: S603 - what the operator has configured
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        try:
+            output = cast(IO[bytes], process.stdout)
+            poll = select.poll()
+            poll.register(output, select.POLLIN)
+            while len(content) <= _LONGEST:
+                if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                    raise subprocess.TimeoutExpired(words, _COMMAND_SECONDS)
+                part = output.read(_LONGEST)
+                if not part:
+                    return content, process.wait(max(0.0, end - time.monotonic()))
+                content += part
+        finally:
+            process.kill()  # one that has ended takes no harm
+    return content, 0
