@@ -335,6 +335,50 @@ def test_what_was_damaged_before_it_was_backed_up(
     assert repository.drill(scratch=scratch).ok
 
 
+_FEW_FILES = """
+import resource, sys
+import kumo_crt
+from rocksdict import Options, Rdict
+resource.setrlimit(resource.RLIMIT_NOFILE, (450, 450))
+def opener(path):
+    return Rdict(path, Options(raw_mode=True))
+with kumo_crt.Repository.open(sys.argv[1]) as repository:
+    assert repository.drill(scratch=sys.argv[2]).ok
+    try:
+        repository.drill(scratch=sys.argv[2], opener=opener)
+    except kumo_crt.RepositoryError as error:
+        assert "Too many open files" in str(error) and "ulimit -n" in str(error), error
+    else:
+        raise AssertionError("opened in spite of that")
+    assert repository.health()[0].drill_failed is None
+"""
+
+
+def test_more_tables_than_a_process_may_open(
+    repository: kumo_crt.Repository,
+    tmp_path: Path,
+    scratch: Path,
+    s3_server: S3Server,
+    bucket: str,
+) -> None:
+    options = databases.options()
+    options.set_target_file_size_base(4096)
+    db = Rdict(str(tmp_path / "db"), options)
+    for half in (0, 1):  # a single table would only be moved
+        for number in range(half, 1000, 2):
+            db[b"%d" % number] = os.urandom(5000)
+        db.flush()
+    db.compact_range(None, None)
+    db.close()
+    assert len(list((tmp_path / "db").glob("*.sst"))) > 450
+    repository.backup(tmp_path / "db")
+    environment = s3_server.environment()
+    with start_python(_FEW_FILES, url(bucket), str(scratch), env=environment) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert list(scratch.iterdir()) == []
+
+
 _KILLED = """
 import os, signal, sys
 import kumo_crt
@@ -368,6 +412,11 @@ def test_no_room_and_no_directory(
     snapshot = repository.backup(make("plain"))
     with pytest.raises(kumo_crt.RepositoryError, match="no such directory"):
         repository.drill(scratch=scratch / "none")
+    unnamed = Path(os.fsdecode(bytes(scratch / "none") + b"\xff"))
+    unnamed.mkdir()
+    with pytest.raises(kumo_crt.RepositoryError, match="is not UTF-8"):
+        repository.drill(scratch=unnamed)
+    unnamed.rmdir()
     real = os.statvfs
 
     def full(path: Any) -> Any:

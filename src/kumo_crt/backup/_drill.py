@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +50,10 @@ from kumo_crt.exceptions import IntegrityError, RepositoryError
 T = TypeVar("T")
 Opener = Callable[[str], Any]
 _SCRATCH = "kumo-drill-"
+# Of the 1024 that most systems give a process.
+_MAX_OPEN_FILES = 256
+# RocksDB's own words for what this process may not do, or has no memory for.
+_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _ELSEWHERE = "name another directory (scratch=, --scratch of a drill; TMPDIR else)"
 
 
@@ -193,6 +199,8 @@ def _opener() -> Opener:
     def options(raw: bool) -> Any:
         made = Options(raw_mode=raw)
         made.create_if_missing(False)
+        # Else RocksDB keeps all tables open, and there may be more than a process may open.
+        made.set_max_open_files(_MAX_OPEN_FILES)
         return made
 
     def opened(path: str) -> Any:
@@ -207,6 +215,12 @@ def _place_for(parent: Path | None) -> Path:
     where = parent if parent is not None else Path(tempfile.gettempdir())
     with allowed(where, "cannot be looked at", _ELSEWHERE):
         _place.check_directory(where, f"create it, or {_ELSEWHERE}")
+    try:
+        str(where).encode()
+    except UnicodeEncodeError:
+        raise RepositoryError(
+            f"{where}: RocksDB's binding opens no path that is not UTF-8: {_ELSEWHERE}"
+        ) from None
     return where
 
 
@@ -229,7 +243,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     try:
         database = opener(str(target))
     except Exception as error:
-        _need_room(error, target)
+        _not_the_snapshots(error, target)
         _problem(plan, found, "open", f"RocksDB does not open the restored database: {error}")
         return
     found.open_seconds = time.monotonic() - begun
@@ -239,7 +253,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         for name in plan.snapshot.column_families:
             found.families[name] = scan(database, name)
     except Exception as error:
-        _need_room(error, target)
+        _not_the_snapshots(error, target)
         _problem(
             plan,
             found,
@@ -265,10 +279,17 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     _compare_with_earlier(plan, found)
 
 
-def _need_room(error: Exception, target: Path) -> None:
+def _not_the_snapshots(error: Exception, target: Path) -> None:
     """Raises what is no fault of the snapshot's."""
     if (full := no_room(error, target)) is not None:
         raise full from error
+    for number in _LIMITS:
+        if os.strerror(number) in str(error):
+            raise RepositoryError(
+                f"RocksDB cannot open or read the restored database here: {error}: give this "
+                "process more (ulimit -n, ulimit -v, limits of its service), and run the drill "
+                "again: it says nothing about the snapshot"
+            ) from error
 
 
 def _close(plan: DrillPlan, found: _Found, database: Any) -> None:
