@@ -16,12 +16,12 @@ from rocksdict import Rdict
 
 import kumo_crt
 from kumo_crt._engine import Task
-from kumo_crt.backup import _known
+from kumo_crt.backup import _known, _layout
 from kumo_crt.backup._layout import Location
 from kumo_crt.s3 import ObjectInfo
 from tests.backup.boundaries import watched
 from tests.backup.conftest import Make
-from tests.backup.helpers import PREFIX, key_of, stored_files, url
+from tests.backup.helpers import PREFIX, closed, key_of, manifest, put, remove, stored_files, url
 from tests.support import databases
 from tests.support.data import MIB
 from tests.support.fault_proxy import FaultProxy
@@ -41,6 +41,43 @@ def counted(
 
 def _lists(proxy: FaultProxy) -> list[str]:
     return [r.target for r in proxy.requests if "list-type=2" in r.target]
+
+
+def test_unchanged_databases_in_turn(
+    counted: kumo_crt.Repository, proxy: FaultProxy, make: Make
+) -> None:
+    """Each finds its own newest snapshot by its id, however many others have come since."""
+    names = ("one_key", "plain", "blobs", "column_families", "many_files", "unflushed_wal")
+    paths = [make(name) for name in names]
+    first = [counted.backup(path) for path in paths]
+    for path, before in zip(paths, first, strict=True):
+        # One in 256 pairs looks alike by its id, and is told apart by its manifest.
+        alike = sum(_layout.may_be_of(other.id, before.db_id) for other in first) - 1
+        proxy.requests.clear()
+        again = counted.backup(path)
+        assert (again.db_id, again.uploaded_bytes) == (before.db_id, 0)
+        assert len(proxy.requests) <= 10 + alike, [f"{r.method} {r.target}" for r in proxy.requests]
+
+
+def test_one_that_was_not_backed_up_for_long(
+    counted: kumo_crt.Repository, boto: Any, bucket: str, proxy: FaultProxy, make: Make
+) -> None:
+    """Its snapshot is older than those of others that are in the first listing."""
+    path = make("plain")
+    old = counted.backup(path)
+    content = manifest(boto, bucket, old)
+    past = old.created_at - timedelta(days=20)
+    content["id"] = f"{past:%Y%m%dT%H%M%SZ}{old.id[16:]}"
+    remove(boto, bucket, old)
+    for folder in ("snapshots", "spares"):
+        put(boto, bucket, f"{folder}/{content['id']}.json", closed(content))
+    others = [make(name) for name in ("one_key", "blobs")]
+    unlike = [o for o in others if not _layout.may_be_of(counted.backup(o).id, old.db_id)]
+    for _ in range(4):
+        counted.backup(unlike[0])
+    proxy.requests.clear()
+    assert counted.backup(path).uploaded_bytes == 0
+    assert [r.target for r in proxy.requests if "/data/" in r.target] == []
 
 
 def test_an_unchanged_database_of_many_files(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -34,12 +34,14 @@ class Known:
         files: By the names that files have by themselves.
         sources: Id of the snapshot that named each of them.
         archives: Keys of archives; nothing relies on them, but they are likely to be there.
+        read: Ids of snapshots whose manifests have been read.
     """
 
     newest: str | None = None
     files: dict[str, SnapshotFile] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     archives: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
 
     def add(self, snapshot: Snapshot, same_database: bool) -> None:
         """Takes in a manifest; those before it are newer and stay."""
@@ -62,31 +64,43 @@ class Known:
 
 
 def find_known(store: Store, db_id: str, now: datetime) -> Task[Known]:
-    """Reads the newest manifests, back to one of this database."""
+    """Reads the newest manifest of this database; if there is none, some of others."""
     known = Known()
-    read: set[str] = set()
+    others: list[str] = []
     for window in _WINDOWS:
         ids = yield from _ids_within(store, now, window)
         if ids and known.newest is None:
             known.newest = ids[-1]
-        for snapshot_id in reversed(ids):
-            if snapshot_id in read:
-                continue
-            if len(read) == _MANIFESTS_TO_SEARCH:
-                return known
-            read.add(snapshot_id)
-            try:
-                snapshot = yield from store.listed_snapshot(snapshot_id)
-            except FormatError as error:
-                # Damage of old snapshots must not keep a new one from being made; verify tells.
-                _log.warning("not looking for known files in a damaged manifest: %s", error)
-                continue
-            if snapshot is None:
-                continue
-            known.add(snapshot, snapshot.db_id == db_id)
-            if snapshot.db_id == db_id and snapshot.single_object is None:
-                return known
+        likely = [i for i in reversed(ids) if _layout.may_be_of(i, db_id)]
+        if (yield from _read(store, likely, known, db_id)):
+            return known
+        others.extend(sorted(set(ids).difference(likely, others), reverse=True))
+        if len(others) >= _MANIFESTS_TO_SEARCH and window != _WINDOWS[0]:
+            break
+    yield from _read(store, others, known, db_id)
     return known
+
+
+def _read(store: Store, ids: Sequence[str], known: Known, db_id: str) -> Task[bool]:
+    """Takes in some manifests; true if no more are to be read."""
+    for snapshot_id in ids:
+        if snapshot_id in known.read:
+            continue
+        if len(known.read) == _MANIFESTS_TO_SEARCH:
+            return True
+        known.read.add(snapshot_id)
+        try:
+            snapshot = yield from store.listed_snapshot(snapshot_id)
+        except FormatError as error:
+            # Damage of old snapshots must not keep a new one from being made; verify tells.
+            _log.warning("not looking for known files in a damaged manifest: %s", error)
+            continue
+        if snapshot is None:
+            continue
+        known.add(snapshot, snapshot.db_id == db_id)
+        if snapshot.db_id == db_id and snapshot.single_object is None:
+            return True
+    return False
 
 
 def latest_id(store: Store, now: datetime) -> Task[str | None]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from kumo_crt import _core
 from kumo_crt.exceptions import SnapshotNotFoundError
 
 CONFIG_KEY = "kumo-repository.json"
@@ -118,12 +119,13 @@ def spare_key(snapshot_id: str) -> str:
     return f"{SPARES}{snapshot_id}.json"
 
 
-def new_snapshot_id(now: datetime, newest: str | None) -> str:
+def new_snapshot_id(now: datetime, newest: str | None, db_id: str | None = None) -> str:
     """An id that sorts after the newest one, also within one second of the service's clock.
 
     Args:
         now: The service's time.
         newest: Id of the newest snapshot, if there is one.
+        db_id: Of the database that it is of.
     """
     time = f"{now.astimezone(UTC):{_ID_TIME}}"
     count = 0
@@ -136,7 +138,17 @@ def new_snapshot_id(now: datetime, newest: str | None) -> str:
                 following = datetime.strptime(time, _ID_TIME) + timedelta(seconds=1)
                 time, count = f"{following:{_ID_TIME}}", 0
             count = min(count, 0xFFF)
-    return f"{time}-{count:03x}{os.urandom(3).hex()[:5]}"
+    mark = "" if db_id is None else _mark(db_id)
+    return f"{time}-{count:03x}{mark}{os.urandom(3).hex()[len(mark) : 5]}"
+
+
+def _mark(db_id: str) -> str:
+    return f"{_core.crc32c(db_id.encode()) & 0xFF:02x}"
+
+
+def may_be_of(snapshot_id: str, db_id: str) -> bool:
+    """Whether a snapshot is likely to be of a database, by its id."""
+    return snapshot_id[20:22] == _mark(db_id)
 
 
 def is_snapshot_id(text: str) -> bool:

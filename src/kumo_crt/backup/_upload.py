@@ -125,7 +125,7 @@ def _examine(plan: BackupPlan) -> None:
 def _look_up(plan: BackupPlan) -> Task[None]:
     """Finds out what the repository has, and decides what becomes of each file."""
     plan.known = yield from _known.find_known(plan.store, plan.capture.db_id, plan.created_at)
-    plan.snapshot_id = _layout.new_snapshot_id(plan.created_at, plan.known.newest)
+    plan.snapshot_id = _new_id(plan)
     if plan.single_object:
         archive = _single.archive_of(plan.capture, plan.names, plan.store.key)
         plan.packing = Packing(archive=archive)
@@ -283,10 +283,14 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Committed]:
     return committed
 
 
+def _new_id(plan: BackupPlan) -> str:
+    return _layout.new_snapshot_id(plan.created_at, plan.known.newest, plan.capture.db_id)
+
+
 def _draw(plan: BackupPlan, files: list[SnapshotFile]) -> Snapshot:
     """The snapshot, under the id that the pin names; each further time under a new one."""
     snapshot = _snapshot_of(plan, files)
-    plan.snapshot_id = _layout.new_snapshot_id(plan.created_at, plan.known.newest)
+    plan.snapshot_id = _new_id(plan)
     return snapshot
 
 
