@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import Options, Rdict, SstFileWriter
+from rocksdict import Rdict, SstFileWriter
 
 import kumo_crt
+from kumo_crt import _core
 from kumo_crt.backup import _names
+from kumo_crt.backup._capture import CapturedFile
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import content_of, flipped, key_of, keys, stored_files, url
+from tests.rocksdb import judges
 from tests.support import databases
 from tests.support.fault_proxy import FaultProxy
 
@@ -218,28 +222,86 @@ def test_a_restored_database_is_known(repository: kumo_crt.Repository, make: Mak
     assert second.db_id == first.db_id
 
 
-def test_ingested_files_are_known_by_content(
+def _external(path: Path, number: int, keys: int, value_size: int) -> Path:
+    external = path / f"external-{number}.sst"
+    writer = SstFileWriter(databases.options())
+    writer.open(str(external))
+    for key in range(number * keys, (number + 1) * keys):
+        writer[b"key-%08d" % key] = databases.value_of(key, value_size)
+    writer.finish()
+    return external
+
+
+def test_ingested_files_are_known_by_their_writer(
     repository: kumo_crt.Repository, tmp_path: Path
 ) -> None:
-    external = tmp_path / "external.sst"
-    writer = SstFileWriter(Options(raw_mode=True))
-    writer.open(str(external))
-    for number in range(100):
-        writer[b"key-%08d" % number] = databases.value_of(number, 100)
-    writer.finish()
+    externals = [str(_external(tmp_path, number, 100, 100)) for number in range(2)]
     snapshots = []
     for name in ("one", "two"):
         db = Rdict(str(tmp_path / name), databases.options())
-        db.ingest_external_file([str(external)])
+        db.ingest_external_file(externals)
         db.close()
         snapshots.append(repository.backup(tmp_path / name))
     first, second = (stored_files(snapshot, "sst") for snapshot in snapshots)
-    assert len(first) == len(second) == 1
-    assert re.fullmatch(r"data/[0-9a-f]{2}/sst-[0-9a-f]{64}-\d+\.sst", key_of(first[0]))
+    assert len(first) == len(second) == 2
+    for file in first:
+        name = r"data/[0-9a-f]{2}/sst-external-[A-Z0-9]{20}-[1-9]-\d+\.sst"
+        assert re.fullmatch(name, key_of(file))
     # Two databases, one content, one object.
-    assert first[0].key == second[0].key
+    assert {file.key for file in first} == {file.key for file in second}
+    assert len({file.key for file in first}) == 2
     repository.restore(tmp_path / "restored")
     assert content_of(tmp_path / "restored") == content_of(tmp_path / "one")
+
+
+def test_unchanged_ingested_files_are_hardly_read(
+    repository: kumo_crt.Repository, tmp_path: Path
+) -> None:
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    db.ingest_external_file([str(_external(tmp_path, number, 50, 200_000)) for number in range(3)])
+    db.close()
+    first = repository.backup(tmp_path / "db")
+    before = _bytes_read()
+    assert repository.backup(tmp_path / "db").uploaded_bytes == 0
+    assert first.total_bytes > 30_000_000
+    assert _bytes_read() - before < first.total_bytes / 100
+
+
+@pytest.mark.skipif(judges.LDB is None, reason="rocksdb-tools are not installed")
+def test_files_that_ingestion_has_changed(repository: kumo_crt.Repository, tmp_path: Path) -> None:
+    """What is one file to its writer may have another sequence number in it."""
+    external = str(_external(tmp_path, 0, 100, 100))
+    keys: list[str] = []
+    for name, writes in (("one", 1), ("two", 2)):
+        ldb = [str(judges.LDB), f"--db={tmp_path / name}"]
+        put = [*ldb, "--create_if_missing", "put", "key-00000001"]
+        ingest = [*ldb, "ingest_extern_sst", "--allow_global_seqno", "--write_global_seqno"]
+        for command in [[*put, str(number)] for number in range(writes)] + [[*ingest, external]]:
+            subprocess.run(command, check=True, capture_output=True, timeout=60)
+        tables = [
+            file
+            for file in stored_files(repository.backup(tmp_path / name), "sst")
+            if _core.sst_properties(tmp_path / name / file.path).global_seqno is not None
+        ]
+        keys += map(key_of, tables)
+    assert len(set(keys)) == 2
+    assert all(re.search(r"/sst-[0-9a-f]{64}-", key) for key in keys)
+
+
+def test_ingested_files_that_an_earlier_version_named_by_content(
+    repository: kumo_crt.Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = Rdict(str(tmp_path / "db"), databases.options())
+    db.ingest_external_file([str(_external(tmp_path, 0, 100, 100))])
+    db.close()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(_names, "_WRITER", "another")
+        (file,) = stored_files(repository.backup(tmp_path / "db"), "sst")
+    assert re.search(r"/sst-[0-9a-f]{64}-", key_of(file))
+    captured = CapturedFile(file.path, "sst", 9, tmp_path / "db" / file.path, file.size)
+    assert _names.is_name_of(file, captured, None)
+    captured.source.write_bytes(flipped(captured.source.read_bytes(), 100))
+    assert not _names.is_name_of(file, captured, None)
 
 
 def test_an_object_of_that_name_with_other_content_is_not_taken(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SESSION = re.compile(r"[A-Z0-9]{20}")
 _VARIANT = re.compile(r"\.[0-9a-f]{8}")
+_BY_CONTENT = re.compile(r"sst-[0-9a-f]{64}-")
+# What RocksDB gives as the database of files that an SstFileWriter made, to be ingested.
+_WRITER = "SST Writer"
 _HEAD = 4096
 _TAIL = 65536
 _BLOCK = 1 << 20
@@ -74,24 +77,27 @@ def is_name_of(wanted: SnapshotFile, file: CapturedFile, key: Key | None) -> boo
     if file.kind == "blob":
         return True
     expected = wanted.name or (wanted.key or "").rpartition("/")[2]
-    # A name that was taken has something behind it.
     name = object_name(file, "", key)
+    if _BY_CONTENT.match(expected):
+        # So it may be called by an earlier version of this module, which knew fewer identities.
+        name = f"sst-{_content_name(file, key)}-{file.size}.sst"
+    # A name that was taken has something behind it.
     return expected == name or (
         expected.startswith(name) and _VARIANT.fullmatch(expected[len(name) :]) is not None
     )
 
 
 def _sst_identity(file: CapturedFile, found: _core.SstProperties) -> str | None:
-    complete = (
-        found.identity_complete
-        and found.original_file_number == file.number
-        and _ID.fullmatch(found.db_id)
-        and _SESSION.fullmatch(found.db_session_id)
-        and found.db_id != "SST Writer"
-    )
-    if not complete:
+    # Not complete: a file that ingestion has written its sequence number into, too.
+    if not (found.identity_complete and _SESSION.fullmatch(found.db_session_id)):
         return None
-    return f"{found.db_id}-{found.db_session_id}-{found.original_file_number}"
+    number = found.original_file_number
+    if found.db_id == _WRITER:
+        # Each writer is a session of its own; the file's number in the database is another.
+        return f"external-{found.db_session_id}-{number}"
+    if number != file.number or not _ID.fullmatch(found.db_id):
+        return None
+    return f"{found.db_id}-{found.db_session_id}-{number}"
 
 
 def _ends(file: CapturedFile) -> str:
