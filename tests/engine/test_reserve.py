@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
+import operator
 from typing import Any
 
 import pytest
 
-from kumo_crt._engine import Cancelled, First, Gather, Reserve, Task, run
+from kumo_crt._engine import Cancelled, First, Gather, Reserve, Sleep, Task, run
 from tests.engine.fakes import Client
 
 
@@ -108,6 +110,19 @@ def test_it_comes_back_from_a_task_that_never_ran(client: Client) -> None:
         return (yield Reserve(50))
 
     assert run(task(), 10, 50) is not None
+
+
+def test_an_interrupt_is_not_lost_where_it_is_dropped() -> None:
+    """Python swallows one that strikes in a finalizer."""
+
+    def task() -> Task[None]:
+        rooms = [(yield Reserve(50))]
+        yield Sleep(0)  # the scheduler holds it no more
+        # One call, so that nothing looks for an interrupt in between.
+        any(map(operator.call, (_thread.interrupt_main, rooms.clear)))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(task(), 1, 50)
 
 
 def test_waiting_for_room_ends_with_a_failure(client: Client) -> None:

@@ -21,8 +21,8 @@ from kumo_crt._engine._tasks import (
     Cancelled,
     First,
     Gather,
-    Reservation,
     Reserve,
+    Room,
     Sleep,
 )
 
@@ -42,8 +42,7 @@ class Scheduler:
     def __init__(self, limit: int, memory: int, block: Callable[[Fiber, Blocking], None]) -> None:
         self.queue = _core.CompletionQueue()
         self._limit = max(1, limit)
-        self._memory = memory
-        self._reserved = 0
+        self._room = Room(memory)
         self._block = block
         self._ready: deque[tuple[Fiber, Any, BaseException | None]] = deque()
         # All three may hold stale entries, of fibers that were cancelled meanwhile.
@@ -80,7 +79,11 @@ class Scheduler:
         self._turning = True
         try:
             ready = self._ready
-            while ready or (self._pending and self._submit_pending()):
+            while (
+                ready
+                or (self._reserving and self._grant())
+                or (self._pending and self._submit_pending())
+            ):
                 self._current = ready[0][0]
                 # Not by way of variables: the traceback of an error holds this frame, too.
                 self._step(*ready.popleft())
@@ -223,7 +226,6 @@ class Scheduler:
             elif kind is Reserve:
                 fiber.reserves = max(1, wanted.size)
                 self._reserving.append(fiber)
-                self._grant()
             else:
                 mistake = TypeError(f"a task yields a {kind.__name__}")
                 self._ready.append((fiber, None, mistake))
@@ -259,18 +261,19 @@ class Scheduler:
         self.fail(fiber.root(), error)
         return Cancelled()
 
-    def _grant(self) -> None:
+    def _grant(self) -> bool:
+        """Reserves what there is room for; true if that has made a fiber ready."""
         waiting = self._reserving
-        while waiting and (size := waiting[0].reserves) + self._reserved <= max(self._memory, size):
-            fiber = waiting.popleft()
-            if size:
+        while waiting:
+            self._current = fiber = waiting[0]
+            if fiber.reserves:
+                found = self._room.take(fiber.reserves)
+                if found is None:
+                    break
                 fiber.reserves = 0
-                self._reserved += size
-                self._ready.append((fiber, Reservation(size, self._give_back), None))
-
-    def _give_back(self, size: int) -> None:
-        self._reserved -= size
-        self._grant()
+                self._ready.append((fiber, found, None))
+            waiting.popleft()
+        return bool(self._ready)
 
     def _submit_pending(self) -> bool:
         """Submits what the limit allows; true if that has made a fiber ready, as it was refused."""

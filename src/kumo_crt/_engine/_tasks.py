@@ -15,6 +15,7 @@ same to everything that belongs to a call.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, TypeVar
@@ -123,28 +124,27 @@ class Reservation:
 
     Args:
         size: Bytes.
-        give_back: Told of them.
+        room: What it is a part of; None: of nothing.
     """
 
-    __slots__ = ("_give_back", "_size")
+    __slots__ = ("__weakref__", "_room", "size")
 
-    def __init__(self, size: int, give_back: Callable[[int], None]) -> None:
-        self._size = size
-        self._give_back = give_back
+    def __init__(self, size: int, room: Room | None) -> None:
+        self.size = size
+        self._room = room
+        if room is not None:
+            room.taken.append(weakref.ref(self))
 
     def split(self, size: int) -> Reservation:
         """A part of it, with an end of its own."""
-        size = min(size, self._size)
-        self._size -= size
-        return Reservation(size, self._give_back)
+        size = min(size, self.size)
+        part = Reservation(size, self._room)
+        self.size -= size
+        return part
 
     def close(self) -> None:
         """Gives it back."""
-        size, self._size = self._size, 0
-        if size:
-            self._give_back(size)
-
-    __del__ = close
+        self.size = 0
 
     def __enter__(self) -> Self:
         return self
@@ -153,5 +153,31 @@ class Reservation:
         self.close()
 
 
+class Room:
+    """Memory that tasks share.
+
+    Reservations have no finalizer that would give them back: Python swallows an interrupt that
+    strikes in one. So it is counted what there is of them.
+
+    Args:
+        size: Bytes.
+
+    Attributes:
+        taken: Reservations, as long as there is something of them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken: list[weakref.ref[Reservation]] = []
+
+    def take(self, size: int) -> Reservation | None:
+        """A reservation; None if it does not fit. One that is too large has to be the only one."""
+        held = [(ref, item.size) for ref in self.taken if (item := ref()) and item.size]
+        self.taken = [ref for ref, _ in held]
+        if sum(left for _, left in held) + size > max(self._size, size):
+            return None
+        return Reservation(size, self)
+
+
 # For what takes none.
-NO_ROOM = Reservation(0, lambda _: None)
+NO_ROOM = Reservation(0, None)
