@@ -10,7 +10,17 @@ import pytest
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
-from tests.backup.helpers import PREFIX, content_of, get, key_of, keys, remove, stored_files, url
+from tests.backup.helpers import (
+    PREFIX,
+    content_of,
+    get,
+    key_of,
+    keys,
+    put,
+    remove,
+    stored_files,
+    url,
+)
 
 pytestmark = pytest.mark.servers("moto")
 
@@ -92,6 +102,21 @@ def test_archived_objects(
     assert again.ready == (again.ongoing == 0)  # moto thaws at once
     repository.restore(tmp_path / "restored")
     assert content_of(tmp_path / "restored") == library.truth("plain")
+
+
+def test_the_archived_objects_of_all_snapshots(
+    archived: tuple[kumo_crt.Repository, kumo_crt.Snapshot], make: Make, boto: Any, bucket: str
+) -> None:
+    repository, first = archived
+    second = repository.backup(make("many_files"))
+    put(boto, bucket, "snapshots/20200101T000000Z-00000000.json", b"damaged")  # is told elsewhere
+    each = [repository.request_thaw(i, days=2, dry_run=True) for i in (first.id, second.id)]
+    planned = repository.request_thaw("all", days=2, dry_run=True)
+    report = repository.request_thaw("all", days=2)
+    assert planned == report
+    assert (report.snapshot, report.ready) == ("all", False)
+    assert report.requested == sum(item.requested for item in each) > each[1].requested > 0
+    assert repository.request_thaw("all", days=2).requested == 0
 
 
 def test_an_archived_single_object(

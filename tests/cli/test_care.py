@@ -289,7 +289,8 @@ def test_thawing(kumo: Run, boto: Any, bucket: str, repository: str, tmp_path: P
     told = kumo("verify", repository, "--level", "full")
     assert "all of them archived: ask for readable copies (--request-thaw DAYS)" in told.out
     assert "DAMAGED" not in told.out
-    for line in (("restore", repository, target), ("verify", repository), ("drill", repository)):
+    lines = (("restore", repository, target), ("verify", repository), ("drill", repository))
+    for line in (*lines, ("verify", repository, "--snapshot", "all")):
         for _ in range(2):  # nothing was asked for: moto thaws at once
             planned = kumo(*line, "--request-thaw", "3", "--dry-run", "--json")
             assert (planned.code, planned.document["dry_run"]) == (3, True)

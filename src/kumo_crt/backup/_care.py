@@ -341,12 +341,12 @@ class Care(RepositoryBase):
         tier: str = "Standard",
         dry_run: bool = False,
     ) -> ThawReport:
-        """Asks for readable copies of a snapshot's archived objects (Glacier).
+        """Asks for readable copies of the archived objects (Glacier) of one snapshot, or of all.
 
         Asking again while they are being made costs nothing and tells how things stand.
 
         Args:
-            snapshot: Id, or ``"latest"``.
+            snapshot: Id, ``"latest"`` or ``"all"``.
             days: For how long the copies are to stay.
             tier: ``"Standard"``, ``"Bulk"`` (slower and cheaper) or ``"Expedited"``.
             dry_run: Only look how things stand.
@@ -363,8 +363,15 @@ class Care(RepositoryBase):
             raise ValueError(f"{days} days (days, --request-thaw): it must be at least 1")
         if tier not in _thaw.TIERS:
             raise ValueError(f"tier {tier!r}: choose one of {', '.join(_thaw.TIERS)}")
-        found = self._snapshot(snapshot)
-        return self._run(_thaw.thaw_task(self._store(), found, days, tier, dry_run=dry_run))
+        if snapshot == "all":
+            self._load()
+            # What is wrong with a manifest is not asked for here.
+            found = self._run(self._all_snapshots(lambda *_: None))
+            name = snapshot
+        else:
+            found = [self._snapshot(snapshot)]
+            name = found[0].id
+        return self._run(_thaw.thaw_task(self._store(), name, found, days, tier, dry_run=dry_run))
 
     def _remember_damage(self, key: str, kind: str) -> None:
         """Writes down what a restore has found, if this client may; it fails for that anyway."""

@@ -14,13 +14,13 @@ class ThawReport:
     """What is known of a snapshot's archived objects after copies were asked for.
 
     Attributes:
-        snapshot: Id of the snapshot.
+        snapshot: Id of the snapshot, or ``"all"``.
         ready: Everything can be read now.
         requested: Objects that a copy was asked for now.
         requested_bytes: Size of them.
         ongoing: Objects whose copy had been asked for before and is not there yet.
         thawed: Archived objects of which there is a copy.
-        objects: Objects of the snapshot.
+        objects: Objects of the snapshot, or of all.
         days: For how long the copies stay.
         tier: How fast they come.
     """

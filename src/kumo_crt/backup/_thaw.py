@@ -52,10 +52,16 @@ def states_task(
 
 
 def thaw_task(
-    store: Store, snapshot: Snapshot, days: int, tier: str, *, dry_run: bool = False
+    store: Store,
+    name: str,
+    snapshots: Iterable[Snapshot],
+    days: int,
+    tier: str,
+    *,
+    dry_run: bool = False,
 ) -> Task[ThawReport]:
-    """Asks for copies of all archived objects of a snapshot; with ``dry_run``, only counts them."""
-    states = yield from states_task(store, snapshot.files)
+    """Asks for copies of all archived objects of snapshots; with ``dry_run``, only counts them."""
+    states = yield from states_task(store, (f for found in snapshots for f in found.files))
     archived = [stored for stored, state in states if state == "archived"]
     yield Gather(
         (
@@ -71,7 +77,7 @@ def thaw_task(
         name: sum(1 for _, state in states if state == name) for name in ("ongoing", "thawed")
     }
     return ThawReport(
-        snapshot=snapshot.id,
+        snapshot=name,
         ready=not archived and not counts["ongoing"],
         requested=len(archived),
         requested_bytes=sum(stored.size for stored in archived),

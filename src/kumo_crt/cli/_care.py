@@ -220,7 +220,8 @@ def repair(args: argparse.Namespace, output: Output) -> int:
         )
     elif all(problem.kind == "archived" for problem in result.remaining):
         output.result(
-            f"{left} left, all archived: ask for readable copies with verify --request-thaw DAYS"
+            f"{left} left, all archived: ask for readable copies with verify --snapshot "
+            f"{args.snapshot} --request-thaw DAYS"
         )
     else:
         sources = ", ".join(map(printable, args.source))

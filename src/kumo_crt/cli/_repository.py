@@ -181,8 +181,9 @@ def thawed(args: argparse.Namespace, output: Output, repository: kumo_crt.Reposi
         return True
     output.document({"thaw": fields(report), "dry_run": args.dry_run})
     asked = "dry run: would ask" if args.dry_run else "asked"
+    what = "all snapshots" if report.snapshot == "all" else f"snapshot {report.snapshot}"
     output.result(
-        f"snapshot {report.snapshot}: {asked} for readable copies of "
+        f"{what}: {asked} for readable copies of "
         f"{count_of(report.requested, 'archived object')} ({format_bytes(report.requested_bytes)}) "
         f"for {count_of(report.days, 'day')}; {report.ongoing:,} on their way, "
         f"{report.thawed:,} there. Run this again when all are"
