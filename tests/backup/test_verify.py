@@ -16,7 +16,7 @@ from rocksdict import Rdict
 
 import kumo_crt
 from kumo_crt import _core
-from kumo_crt.backup import _selection, _verify_job
+from kumo_crt.backup import _ledger, _selection, _verify_job
 from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._selection import Subset, select
 from tests.backup.conftest import Make
@@ -191,6 +191,38 @@ def test_many_ledgers_become_one(
     assert before[0].last_verified is not None
     assert before[0].last_verified <= oldest
     assert repository.health()[0].last_verified == oldest
+
+
+def test_ledgers_that_become_one_while_they_are_read(
+    repository: kumo_crt.Repository,
+    make: Make,
+    boto: Any,
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Damage that is known stays known: its ledger was listed, and gone when it was to be read."""
+    snapshot = repository.backup(make("plain"))
+    key = key_of(stored_files(snapshot, "sst")[0])
+    put(boto, bucket, key, b"x" * len(get(boto, bucket, key)))
+    assert not repository.verify(level="full").ok
+    while len(keys(boto, bucket, "health/")) < 16:
+        repository.verify(level="full", record=True)
+    listing = _ledger._names
+    armed = [True]
+
+    def listed(store: Any) -> Any:
+        names = yield from listing(store)
+        if armed:
+            armed.pop()
+            with kumo_crt.Repository.open(url(bucket), client=repository._client) as other:
+                other.verify(level="full", record=True)
+        return names
+
+    monkeypatch.setattr(_ledger, "_names", listed)
+    (health,) = repository.health()
+    assert not armed
+    assert len(keys(boto, bucket, "health/")) == 1
+    assert health.damaged == (key,)
 
 
 def test_readers_may_verify_too(s3: kumo_crt.S3Client, bucket: str, make: Make, boto: Any) -> None:

@@ -294,9 +294,16 @@ def _read(store: Store, names: list[str]) -> Task[tuple[Ledger, list[str]]]:
 
 def read_task(store: Store) -> Task[Ledger]:
     """What is known of a repository's health."""
-    names = yield from _names(store)
-    ledger, _ = yield from _read(store, names)
-    return ledger
+    ledger = Ledger()
+    seen: set[str] = set()
+    while True:
+        new = [name for name in (yield from _names(store)) if name not in seen]
+        found, there = yield from _read(store, new)
+        ledger.add(found)
+        seen.update(new)
+        # Those that are gone have been put together since: what was in them is in a newer one.
+        if len(there) == len(new):
+            return ledger
 
 
 def record_task(store: Store, new: Ledger, at: datetime, tool: str) -> Task[None]:
