@@ -50,8 +50,14 @@ _TAG = {"Tag": {"Key": "a", "Value": "b"}}
         ([_rule(**_ABORT), _rule(**_GLACIER, ID="c", Filter={"Prefix": "kv/main/data/"})],
          ["warning", "ok"]),
         ([_rule(**_ABORT), _rule(**_CHEAP, ID="c")], ["ok"]),
+        ([_rule(**_ABORT), _rule(**_EXPIRE, ID="q", Filter={"Prefix": "kv/main/quarantine/"})],
+         ["ok"]),
+        ([_rule(**_ABORT), _rule(**_GLACIER, ID="q", Filter={"Prefix": "kv/main/quarantine/"})],
+         ["ok"]),
+        ([_rule(**_ABORT), _rule(**_GLACIER, ID="s", Filter={"Prefix": "kv/main/spares/"})],
+         ["error", "ok"]),
     ],
-    ids=range(13),
+    ids=range(16),
 )  # fmt: skip
 def test_lifecycle_rules(
     repository: kumo_crt.Repository,
@@ -71,6 +77,22 @@ def test_lifecycle_rules(
     found = findings_of(report, "lifecycle")
     assert [severity for severity, _ in found] == severities
     assert report.ok is ("error" not in severities)
+
+
+@pytest.mark.servers("moto")
+def test_rules_for_others_in_the_bucket(s3: kumo_crt.S3Client, boto: Any) -> None:
+    """A repository without a prefix has the bucket, but not all that is in it."""
+    bucket = f"shared-{uuid.uuid4().hex[:16]}"
+    boto.create_bucket(Bucket=bucket)
+    rules = [_rule(**_ABORT), _rule(**_EXPIRE, ID="logs", Filter={"Prefix": "logs/"})]
+    for name, severities in (("logs/", ["ok"]), ("data/", ["error", "ok"])):
+        rules[1]["Filter"] = {"Prefix": name}
+        boto.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": rules}
+        )
+        with kumo_crt.Repository(f"s3://{bucket}", client=s3) as repository:
+            found = findings_of(doctor_of(repository, write=False), "lifecycle")
+        assert [severity for severity, _ in found] == severities
 
 
 @pytest.mark.servers("moto")

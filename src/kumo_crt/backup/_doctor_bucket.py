@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _layout
+from kumo_crt.backup import _layout, _pins
 from kumo_crt.backup._findings import ERROR, INFO, WARNING, Findings
 from kumo_crt.backup._store import Store
 from kumo_crt.s3._answers import text_of
@@ -23,6 +23,8 @@ _CONDITIONS = tuple(
     for within in ("", "And/")
     for name in ("Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan")
 )
+# What may not expire. Of quarantine/, health/ and what lives for hours only nothing is missed.
+_DOCUMENTS = (_layout.CONFIG_KEY, _layout.SNAPSHOTS, _layout.SPARES, _pins.PINS)
 _ABORT_RULE = (
     "add a lifecycle rule with AbortIncompleteMultipartUpload, DaysAfterInitiation 7: what "
     "killed uploads leave is paid for and shown nowhere"
@@ -125,6 +127,7 @@ def _lifecycle(store: Store, findings: Findings, versioned: bool) -> Task[None]:
         store.context, store.bucket, "GetBucketLifecycleConfiguration", "lifecycle"
     )
     here = store.location.key("")
+    kept = [store.location.key(below) for below in (_layout.DATA, *_DOCUMENTS)]
     rules = list(_rules(root))
     aborting = [rule for rule in rules if rule.abort_days is not None and rule.covers(here)]
     if not aborting:
@@ -133,7 +136,7 @@ def _lifecycle(store: Store, findings: Findings, versioned: bool) -> Task[None]:
         days = min(rule.abort_days or 0 for rule in aborting)
         findings.ok("lifecycle", f"unfinished uploads are removed after {days} days")
     for rule in rules:
-        if rule.expires and rule.touches(here):
+        if rule.expires and any(map(rule.touches, kept)):
             findings.add(
                 ERROR,
                 "lifecycle",
@@ -156,10 +159,10 @@ def _lifecycle(store: Store, findings: Findings, versioned: bool) -> Task[None]:
 def _transition(
     store: Store, findings: Findings, rule: _Rule, storage_class: str, days: int | None
 ) -> None:
-    if storage_class not in _ARCHIVES or not rule.touches(store.location.key("")):
+    if storage_class not in _ARCHIVES:
         return
     when = f"after {days} days" if days is not None else "at a date"
-    if rule.touches(store.location.key(_layout.SNAPSHOTS)):
+    if any(rule.touches(store.location.key(below)) for below in _DOCUMENTS):
         findings.add(
             ERROR,
             "lifecycle",
@@ -167,7 +170,7 @@ def _transition(
             "then nothing can be listed or restored before they are thawed",
             f"let the rule hold for {store.location.key(_layout.DATA)} alone",
         )
-    else:
+    elif rule.touches(store.location.key(_layout.DATA)):
         findings.add(
             WARNING,
             "lifecycle",
