@@ -70,6 +70,7 @@ def test_nothing_works_without_a_repository(
         "s3://bucket/a/../b",
         "s3://bucket/./b",
         "s3://bucket/a?versionId=1",
+        "s3://bucket/\udcff",
     ],
 )
 def test_urls_that_are_none(s3: kumo_crt.S3Client, bad: str) -> None:

@@ -98,6 +98,16 @@ def test_no_directory(
     _unchanged_after(kumo_crt.RepositoryError, why, filled, target, overwrite=overwrite)
 
 
+@pytest.mark.parametrize("target", ["/", "..", "somewhere/.."])
+def test_what_has_no_name(
+    filled: kumo_crt.Repository, out: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (out / "somewhere").mkdir()
+    monkeypatch.chdir(out / "somewhere")
+    with pytest.raises(kumo_crt.RepositoryError, match=": cannot be replaced: name a directory"):
+        filled.restore(target, overwrite=True)
+
+
 @pytest.mark.parametrize("holds", ["nothing", "a database"])
 @pytest.mark.parametrize("mode", [0o700, 0o750])
 def test_whom_a_target_belongs_to(

@@ -65,6 +65,10 @@ class Location(NamedTuple):
         """
         if "?" in url:
             raise ValueError(f"repository {url!r}: '?' is not possible in s3://bucket/prefix")
+        try:
+            url.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"repository {url!r}: is not UTF-8, as all keys are") from None
         parts = urlsplit(url, allow_fragments=False)
         if parts.scheme != "s3" or not parts.netloc:
             raise ValueError(f"repository {url!r}: expected s3://bucket/prefix")

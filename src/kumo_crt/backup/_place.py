@@ -32,7 +32,13 @@ _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def work_directory(target: Path, snapshot_id: str) -> Path:
-    """Where a snapshot for a target is put together."""
+    """Where a snapshot for a target is put together.
+
+    Raises:
+        RepositoryError: The target is the root, or ``..``: nothing can take its place.
+    """
+    if target.name in ("", ".."):
+        raise RepositoryError(f"{target}: cannot be replaced: name a directory below it")
     return target.with_name(f".{target.name}{_WORK}{snapshot_id}")
 
 
