@@ -190,6 +190,19 @@ def test_a_mount_of_its_own(
     assert leftovers(path) == []
 
 
+def test_a_name_that_nothing_can_be_longer_than(
+    repository: kumo_crt.Repository, make: Make, tmp_path: Path
+) -> None:
+    path = make("plain").rename(tmp_path / ("n" * 250))
+    truth = content_of(path)
+    assert repository.backup(path).warnings == ()
+    with _held(path):
+        assert repository.backup(path, live=True).warnings == ()
+    assert leftovers(path) == []
+    repository.restore(tmp_path / "restored")
+    assert content_of(tmp_path / "restored") == truth
+
+
 # -- closed ----------------------------------------------------------------------------------------
 
 

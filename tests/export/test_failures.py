@@ -15,7 +15,7 @@ from rocksdict import AccessType, Rdict
 
 import kumo_crt
 from kumo_crt import export
-from tests.export.helpers import keys, url
+from tests.export.helpers import PLACE, keys, url
 from tests.support import databases
 from tests.support.processes import start_python
 from tests.support.servers import S3Server
@@ -191,6 +191,44 @@ def test_what_a_killed_import_left_is_removed(
     assert len(list(target.parent.iterdir())) == 2
     export.import_(made, target, client=s3)
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_failure_leaves_the_directory_that_was_there(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, made: str, tmp_path: Path
+) -> None:
+    lost, *_ = [key for key in keys(boto, bucket) if key.endswith(".sst")]
+    boto.delete_object(Bucket=bucket, Key=f"{PLACE}{lost}")
+    target = tmp_path / "target"
+    target.mkdir(mode=0o750)
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    before = target.stat()
+    for name in (target, link):
+        with pytest.raises(kumo_crt.IntegrityError, match="missing"):
+            export.import_(made, name, client=s3)
+        assert list(target.iterdir()) == []
+        assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_where_an_import_is_gathered(s3: kumo_crt.S3Client, made: str, tmp_path: Path) -> None:
+    """On the database's own file system: beside it, or in it where that cannot be."""
+    seen: list[Path] = []
+
+    def look(done: int, total: int) -> None:
+        seen.extend(tmp_path.rglob(".*kumo-import*"))
+
+    elsewhere = tmp_path / "elsewhere" / "db"
+    elsewhere.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(elsewhere)
+    export.import_(made, link, client=s3, progress=look)
+    assert {path.parent for path in seen} == {elsewhere.parent}
+    seen.clear()
+    # Nothing beside it can have a name that is longer still.
+    target = tmp_path / ("n" * 250)
+    export.import_(made, target, client=s3, progress=look)
+    assert {path.parent for path in seen} == {target}
+    assert [path for path in target.iterdir() if path.is_dir()] == []
 
 
 def test_a_target_that_cannot_be_read_is_not_empty(

@@ -14,6 +14,7 @@ from typing import Any
 from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.backup._capture import is_open_database, is_raw
 from kumo_crt.backup._capture._options import newest_options
+from kumo_crt.backup._capture._workplace import links_reach
 from kumo_crt.backup._fetch import DamagedError, fetch_task
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._results import SnapshotFile
@@ -24,6 +25,8 @@ from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
 from kumo_crt.export._files import check_table, table_of_lines
 from kumo_crt.export._results import ExportedFile, ExportInfo
+
+_INFIX = ".kumo-import-"
 
 
 def read_manifest_task(store: Store, url: str) -> Task[ExportInfo]:
@@ -73,6 +76,7 @@ def target_of(target: object) -> Iterator[Target]:
         ) from None
     path = Path(target).absolute()
     fresh = is_fresh(path)
+    was_there = path.exists()
     if fresh:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
@@ -94,7 +98,7 @@ def target_of(target: object) -> Iterator[Target]:
     except BaseException:
         database.close()
         if fresh:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path, was_there)
         raise
     database.close()
 
@@ -105,12 +109,20 @@ def _created(create: Callable[[], Any], path: Path) -> Any:
     try:
         return create()
     except Exception as error:
-        shutil.rmtree(path, ignore_errors=True)
-        if was_there:
-            path.mkdir(exist_ok=True)
+        _remove(path, was_there)
         raise no_room(error, path) or RepositoryError(
             f"{path}: no database can be made: {error}"
         ) from error
+
+
+def _remove(path: Path, was_there: bool) -> None:
+    """Removes a new database; a directory that was there, or a link to one, is only emptied."""
+    if not was_there:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        for item in list(path.iterdir()):
+            item.unlink()
 
 
 def is_fresh(path: Path) -> bool:
@@ -188,7 +200,10 @@ def take_in(target: Target, name: str, tables: list[Path]) -> None:
 
 def scratch_beside(path: Path) -> contextlib.AbstractContextManager[Path]:
     """A directory on the database's file system, so that its files can be moved into it."""
-    return scratch(path.parent, f".{path.name}.kumo-import-")
+    path = path.resolve()
+    if links_reach(path, _INFIX):
+        return scratch(path.parent, f".{path.name}{_INFIX}")
+    return scratch(path, _INFIX)
 
 
 def download_task(

@@ -183,7 +183,7 @@ def import_(
         found = stack.enter_context(_receive.target_of(target))
         _receive.check_family(found, name, add=add)
         if not dry_run:
-            check_space(found.path.parent, info.total_bytes)
+            check_space(found.path, info.total_bytes)
             place = stack.enter_context(_receive.scratch_beside(found.path))
             store = _store(used, Location.parse(url), budget)
             meter = Meter(progress, info.total_bytes)

@@ -15,6 +15,8 @@ from typing import Self
 from kumo_crt.exceptions import RepositoryError
 
 _READ_ONLY = "run the backup where this file system is mounted for writing"
+_LONGEST_NAME = 255
+_RANDOM = 8  # characters behind the infix
 _OTHERS = "run the backup as the user that the database belongs to, or as root"
 # Why a file cannot be linked, and what to do about it.
 _NO_LINKS = {
@@ -25,9 +27,10 @@ _NO_LINKS = {
     errno.EXDEV: "keep them on the file system of the directory that they are in",
     errno.EMLINK: "there are as many links to a file as its file system can have",
     errno.EOPNOTSUPP: "move the database to a file system that has hard links",
+    errno.ENAMETOOLONG: "give the database's directory a shorter name",
     errno.ENOSYS: "move the database to a file system that has hard links",
 }
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 _INFIX = ".kumo-capture-"
 
 
@@ -137,18 +140,19 @@ def _temporary(starts: list[Path]) -> Iterator[Path]:
 def _starts(directory: Path) -> list[Path]:
     """Where the files of a directory may be linked, the best place first."""
     starts = [directory.with_name(f".{directory.name}{_INFIX}")]
-    if not _links_reach(directory):
-        # The directory is a mount point, or the one above is not ours: RocksDB does not mind a
-        # directory beside its files.
+    if not links_reach(directory, _INFIX):
+        # The directory is a mount point, the one above is not ours, or there is no room for a name:
+        # RocksDB does not mind a directory beside its files.
         starts.insert(0, directory / _INFIX)
     return starts
 
 
-def _links_reach(directory: Path) -> bool:
-    """Whether the files of a directory can be linked beside it."""
+def links_reach(directory: Path, infix: str) -> bool:
+    """Whether the files of a directory can be linked beside it, in one of its name and an infix."""
     parent = directory.parent
     same = parent.stat().st_dev == directory.stat().st_dev and not directory.is_mount()
-    return same and os.access(parent, os.W_OK | os.X_OK)
+    length = len(os.fsencode(f".{directory.name}{infix}")) + _RANDOM
+    return same and length <= _LONGEST_NAME and os.access(parent, os.W_OK | os.X_OK)
 
 
 def _remove_left(start: Path) -> None:
@@ -171,7 +175,7 @@ def _make_first(starts: list[Path], stack: contextlib.ExitStack) -> Path:
 
 def _make(start: Path, stack: contextlib.ExitStack) -> Path:
     while True:
-        path = start.with_name(start.name + os.urandom(4).hex())
+        path = start.with_name(start.name + os.urandom(_RANDOM // 2).hex())
         try:
             path.mkdir(mode=0o700)
         except OSError as error:
