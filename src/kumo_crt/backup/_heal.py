@@ -8,19 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import _replacing
+from kumo_crt.backup._backup_plan import BackupPlan
 from kumo_crt.backup._objects import DataObject, objects_of
 from kumo_crt.backup._replacing import Means, Step
 from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._sources import Sources
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import FormatError, KumoError, NotFoundError
-
-if TYPE_CHECKING:
-    from kumo_crt.backup._upload import BackupPlan
 
 _READERS = 8
 _log = logging.getLogger("kumo_crt.backup")

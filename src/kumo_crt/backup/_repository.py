@@ -100,9 +100,10 @@ class Repository(Care, Keeping):
             RepositoryError: The source is no database, or damaged, or changes too fast.
         """
         from kumo_crt.backup import _packing
+        from kumo_crt.backup._backup_plan import BackupPlan
         from kumo_crt.backup._capture import capture, compact
         from kumo_crt.backup._commit import FoundDamagedError
-        from kumo_crt.backup._upload import BackupPlan, backup_task
+        from kumo_crt.backup._upload import backup_task
 
         if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from kumo_crt import _core
-from kumo_crt._engine import Gather, Meter, Task, Throttle
+from kumo_crt._engine import Gather, Meter, Task
 from kumo_crt.backup import (
     _commit,
     _inflight,
@@ -23,19 +22,16 @@ from kumo_crt.backup import (
     _unfinished,
 )
 from kumo_crt.backup._archive import Archive
-from kumo_crt.backup._capture import Capture, CapturedFile
+from kumo_crt.backup._backup_plan import BackupPlan
+from kumo_crt.backup._capture import CapturedFile
 from kumo_crt.backup._clock import boottime
 from kumo_crt.backup._commit import Committed, Reused
-from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._inflight import LeaseState
-from kumo_crt.backup._kept import Kept
 from kumo_crt.backup._lease import Lease
-from kumo_crt.backup._notices import Notices
-from kumo_crt.backup._packing import Bundle, Limits, Packing
+from kumo_crt.backup._packing import Bundle, Packing
 from kumo_crt.backup._reading import may_be_read
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
-from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import LeaseExpiredError, RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -43,52 +39,6 @@ _log = logging.getLogger("kumo_crt.backup")
 _LOOK_UPS = 5
 # For so many seconds a look at what others do holds, if nothing was sent since.
 _FRESH = 10.0
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class BackupPlan:
-    """What a backup is to do, and what it has done so far."""
-
-    store: Store
-    capture: Capture
-    config: Config
-    created_at: datetime
-    tags: Mapping[str, str]
-    tool: str
-    concurrency: int
-    limits: Limits
-    progress: Callable[[int, int], object] | None = None
-    throttle: Throttle | None = None
-    dry_run: bool = False
-    single_object: bool = False
-    uploaded: int = 0
-    resumed: int = 0
-    reused: int = 0
-    # Names of the files' data objects, by path; entries of the tables, where they say so.
-    names: dict[str, str] = field(default_factory=dict)
-    entries: list[int | None] = field(default_factory=list)
-    known: _known.Known = field(default_factory=_known.Known)
-    packing: Packing = field(default_factory=Packing)
-    # What a prune is deleting: its names are not used.
-    condemned: frozenset[str] = frozenset()
-    sweeps: frozenset[str] = frozenset()
-    relied_on: list[Reused] = field(default_factory=list)
-    # Known damage: what was said of it, what was found good or made so, and what stays damaged.
-    notices: Notices = field(default_factory=Notices)
-    sound: set[str] = field(default_factory=set)
-    shunned: set[str] = field(default_factory=set)
-    sent_again: set[str] = field(default_factory=set)
-    warnings: list[str] = field(default_factory=list)
-    # Id that the snapshot is to have.
-    snapshot_id: str = ""
-    # When it was last looked at what others do, by this machine's clock.
-    looked_at: float | None = None
-    # Manifests that may have been written: ids and documents.
-    tried: list[tuple[str, bytes]] = field(default_factory=list)
-    kept: Kept = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.kept = Kept(self.store)
 
 
 def backup_task(plan: BackupPlan) -> Task[Snapshot]:
