@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rocksdict import Rdict
+from rocksdict import AccessType, Rdict
 
 import kumo_crt
 from tests.backup.conftest import Make
@@ -99,6 +99,25 @@ def test_a_closed_handle(repository: kumo_crt.Repository, make: Make, tmp_path: 
     db.close()
     _refused(repository, db, "closed")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("beside_the_writer", [False, True])
+@pytest.mark.parametrize("secondary", [False, True])
+def test_a_handle_that_only_reads(
+    repository: kumo_crt.Repository, tmp_path: Path, secondary: bool, beside_the_writer: bool
+) -> None:
+    """RocksDB makes checkpoints through it, without what is in the write-ahead log alone."""
+    path = str(tmp_path / "database")
+    writer = Rdict(path, databases.options())
+    databases.fill(writer, 0, 100)
+    if not beside_the_writer:
+        writer.close()
+    access = AccessType.secondary(str(tmp_path / "own")) if secondary else AccessType.read_only()
+    reader = Rdict(path, databases.options(), access_type=access)
+    _refused(repository, reader, "this Rdict is read-only or a secondary")
+    reader.close()
+    if beside_the_writer:
+        writer.close()
 
 
 def test_can_be_opened_while_it_is_sent(

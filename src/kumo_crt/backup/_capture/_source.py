@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from kumo_crt.backup._capture._places import Places, places_of
 from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NoLinksError, Workplace
-from kumo_crt.backup._lock import database_lock, open_here
+from kumo_crt.backup._lock import database_lock
 from kumo_crt.backup._reading import may_be_read
 from kumo_crt.backup._room import no_room, room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
@@ -131,7 +132,7 @@ def _checkpoint_of(
         directory = Path(database.path()).resolve()
     except Exception as error:
         raise RepositoryError(f"{error}: pass the path of a database that is closed") from error
-    if not open_here(directory / "LOCK"):
+    if not _is_writer(database):
         # Its checkpoint would leave out what is in the write-ahead log alone.
         raise RepositoryError(
             f"{directory}: this Rdict is read-only or a secondary, and RocksDB makes incomplete "
@@ -156,6 +157,16 @@ def _checkpoint_of(
             files = (file._replace(origin=directory / file.path) for file in taken.files)
             taken = taken._replace(files=tuple(files))
         yield taken
+
+
+def _is_writer(database: Any) -> bool:
+    """Whether this is the one that has the database open for writing; others may be, beside it."""
+    try:
+        database.flush_wal(True)  # which a checkpoint does, too
+    except Exception as error:
+        # Of what else may be wrong the checkpoint tells.
+        return re.search(r"operation in (read only|secondary) mode", str(error)) is None
+    return True
 
 
 def _flush(database: Any) -> None:
