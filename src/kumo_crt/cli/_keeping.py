@@ -86,16 +86,17 @@ def _tell(result: PruneReport, output: Output, *, versions: bool) -> None:
 
 
 def _each(args: argparse.Namespace, output: Output, method: str, done: str, planned: str) -> int:
+    snapshots = list(dict.fromkeys(args.snapshot))
     with open_repository(args, output) as repository:
         change = getattr(repository, method)
-        if len(args.snapshot) > 1 and not args.dry_run:
+        if len(snapshots) > 1 and not args.dry_run:
             # All of them or, where one cannot be, none: nobody has to find out which were done.
-            for snapshot_id in args.snapshot:
+            for snapshot_id in snapshots:
                 change(snapshot_id, dry_run=True)
-        for snapshot_id in args.snapshot:
+        for snapshot_id in snapshots:
             change(snapshot_id, dry_run=args.dry_run)
             output.message(f"snapshot {snapshot_id} {planned if args.dry_run else done}")
-    output.document({"snapshots": args.snapshot, "done": done, "dry_run": args.dry_run})
+    output.document({"snapshots": snapshots, "done": done, "dry_run": args.dry_run})
     return errors.DONE
 
 
