@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def test_back_and_forth(
     assert content_of(path) == later
 
 
-@pytest.mark.parametrize("what", ["flipped", "shorter", "another", "symlink", "gone"])
+@pytest.mark.parametrize(
+    "what", ["flipped", "shorter", "another", "symlink", "gone", "mode", "directory"]
+)
 def test_what_is_not_the_same_is_replaced(
     repository: kumo_crt.Repository,
     library: Library,
@@ -92,6 +95,11 @@ def test_what_is_not_the_same_is_replaced(
     if what == "symlink":
         (tmp_path / "elsewhere").write_bytes(content)
         (path / file.path).symlink_to(tmp_path / "elsewhere")
+    elif what == "mode":  # which a link would have, too
+        (path / file.path).write_bytes(content)
+        (path / file.path).chmod(0o040)
+    elif what == "directory":
+        (path / file.path).mkdir()
     elif what != "gone":
         new = {
             "flipped": flipped(content),
@@ -102,6 +110,7 @@ def test_what_is_not_the_same_is_replaced(
     report = repository.restore(path, delta=True)
     assert report.reused_bytes == _bytes(snapshot) - file.size
     assert not (path / file.path).is_symlink()
+    assert (path / file.path).stat().st_mode & stat.S_IRUSR
     assert (path / file.path).read_bytes() == content
     assert content_of(path) == library.truth("many_files")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from pathlib import Path
@@ -76,7 +77,11 @@ def likely_bytes(target: Path, wanted: Iterable[SnapshotFile]) -> int:
 def _link(source: Path, work: Path, file: SnapshotFile) -> bool:
     # Whatever forbids a link (other file system, too many links): then it is downloaded.
     with contextlib.suppress(OSError):
-        if source.is_symlink() or source.stat().st_size != file.size:
+        found = source.lstat()
+        # One that its owner may not read is none that a database has written, and stays so linked.
+        if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IRUSR:
+            return False
+        if found.st_size != file.size:
             return False
         os.link(source, work / file.path)
         return True
