@@ -28,6 +28,7 @@ from kumo_crt.backup import (
 )
 from kumo_crt.backup._allowed import allowed
 from kumo_crt.backup._capture import is_raw
+from kumo_crt.backup._capture._cost import has_merge_operator
 from kumo_crt.backup._drill_content import expected, scan
 from kumo_crt.backup._ledger import (
     FAULTS,
@@ -54,6 +55,8 @@ _SCRATCH = "kumo-drill-"
 _MAX_OPEN_FILES = 256
 # RocksDB's own words for what this process may not do, or has no memory for.
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+# And for what an application brings along, which only an opener of its own has.
+_CODE = ("merge_operator", "does not match existing comparator")
 _ELSEWHERE = "name another directory (scratch=, --scratch of a drill; TMPDIR else)"
 
 
@@ -228,6 +231,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     """Opens the restored database, reads it, and compares it with what is known."""
     try:
         known = expected(target)
+        merges = plan.opener is None and has_merge_operator(target)
     except (OSError, _core.RocksDBFormatError) as error:
         _problem(plan, found, "content", f"the restored files do not fit together: {error}")
         return
@@ -243,7 +247,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     try:
         database = opener(str(target))
     except Exception as error:
-        _not_the_snapshots(error, target)
+        _not_the_snapshots(plan, error, target)
         _problem(plan, found, "open", f"RocksDB does not open the restored database: {error}")
         return
     found.open_seconds = time.monotonic() - begun
@@ -253,7 +257,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         for name in plan.snapshot.column_families:
             found.families[name] = scan(database, name)
     except Exception as error:
-        _not_the_snapshots(error, target)
+        _not_the_snapshots(plan, error, target)
         _problem(
             plan,
             found,
@@ -268,6 +272,8 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         _close(plan, found, database)
     # A log that only RocksDB can read may hold more than was known when it was backed up.
     if sequence < plan.snapshot.sequence_number - known.may_lack(plan.snapshot):
+        if merges:  # RocksDB ends the replay of a log at the first one
+            raise _only_its_application("its logs are not replayed without it")
         _problem(
             plan,
             found,
@@ -279,17 +285,26 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     _compare_with_earlier(plan, found)
 
 
-def _not_the_snapshots(error: Exception, target: Path) -> None:
+def _not_the_snapshots(plan: DrillPlan, error: Exception, target: Path) -> None:
     """Raises what is no fault of the snapshot's."""
     if (full := no_room(error, target)) is not None:
         raise full from error
-    for number in _LIMITS:
-        if os.strerror(number) in str(error):
-            raise RepositoryError(
-                f"RocksDB cannot open or read the restored database here: {error}: give this "
-                "process more (ulimit -n, ulimit -v, limits of its service), and run the drill "
-                "again: it says nothing about the snapshot"
-            ) from error
+    if any(os.strerror(number) in str(error) for number in _LIMITS):
+        raise RepositoryError(
+            f"RocksDB cannot open or read the restored database here: {error}: give this process "
+            "more (ulimit -n, ulimit -v, limits of its service), and run the drill again: it says "
+            "nothing about the snapshot"
+        ) from error
+    if plan.opener is None and any(words in str(error) for words in _CODE):
+        raise _only_its_application(str(error)) from error
+
+
+def _only_its_application(why: str) -> RepositoryError:
+    return RepositoryError(
+        "the restored database needs a comparator or merge operator that only its application "
+        f"has: {why.rstrip('.')}. Drill it from there (Repository.drill, opener=), and verify it "
+        "with level 'full' here: this says nothing about the snapshot"
+    )
 
 
 def _close(plan: DrillPlan, found: _Found, database: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup._capture._options import newest_options
+from kumo_crt.backup._capture._options import OptionsFile, newest_options
 from kumo_crt.backup._lock import database_lock
 from kumo_crt.exceptions import RepositoryError
 
@@ -22,9 +22,8 @@ MANY_FAMILIES = 100
 _SCATTERED = 8
 
 # Things that an application brings along as code: without it a compaction would be wrong.
-_CODE = re.compile(
-    r"^\s*(?:merge_operator|compaction_filter(?:_factory)?)=(?!nullptr\s*$).+$", re.M
-)
+_MERGE = re.compile(r"^\s*merge_operator=(?!nullptr\s*$).+$", re.M)
+_FILTER = re.compile(r"^\s*compaction_filter(?:_factory)?=(?!nullptr\s*$).+$", re.M)
 _COMPARATOR = re.compile(
     r"^\s*comparator=(?!(?:leveldb\.BytewiseComparator|rocksdict)\s*$)(.+)$", re.M
 )
@@ -121,12 +120,22 @@ def compact_closed(path: Path) -> None:
         raise RepositoryError(f"{path}: the compaction failed: {error}") from error
 
 
+def has_merge_operator(path: Path) -> bool:
+    """Whether the options of a database name one."""
+    options = newest_options(path)
+    return options is not None and _MERGE.search(_text(options)) is not None
+
+
+def _text(options: OptionsFile) -> str:
+    return options.content.decode("utf-8", "replace")
+
+
 def _check_options(path: Path) -> None:
     options = newest_options(path)
     if options is None:
         raise RepositoryError(f"{path}: has no OPTIONS file: compact it with its application")
-    text = options.content.decode("utf-8", "replace")
-    for match in (_CODE.search(text), _COMPARATOR.search(text)):
+    text = _text(options)
+    for match in (code.search(text) for code in (_MERGE, _FILTER, _COMPARATOR)):
         if match is not None:
             raise RepositoryError(
                 f"{path}: its options name code that only its application has "
