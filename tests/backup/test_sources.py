@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 from rocksdict import AccessType, Rdict
 
 import kumo_crt
+from kumo_crt.backup import _upload
+from kumo_crt.backup._capture import capture
+from kumo_crt.backup._capture._options import newest_options
 from tests.backup.conftest import Make
 from tests.backup.helpers import flipped, keys, leftovers, tree
 from tests.support import databases
@@ -118,6 +122,53 @@ def test_a_handle_that_only_reads(
     reader.close()
     if beside_the_writer:
         writer.close()
+
+
+@pytest.fixture
+def unlocked(tmp_path: Path) -> Iterator[Rdict]:
+    """An open database whose LOCK somebody has deleted: it looks like a checkpoint."""
+    db = Rdict(str(tmp_path / "database"), databases.options())
+    databases.fill(db, 0, 100)
+    db.flush()
+    (tmp_path / "database" / "LOCK").unlink()
+    yield db
+    db.close()
+
+
+def test_changes_while_a_directory_without_a_lock_is_read(
+    repository: kumo_crt.Repository, unlocked: Rdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def changing(directory: Path) -> Any:
+        databases.fill(unlocked, 100, 200)
+        unlocked.flush()
+        return newest_options(directory)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("kumo_crt.backup._capture._state.newest_options", changing)
+        _refused(repository, unlocked.path(), "changes while it is read, and has no LOCK")
+    # Later changes than that do no harm, or are noticed.
+    examine = _upload._examine
+
+    def late(plan: Any) -> None:
+        examine(plan)
+        unlocked.create_column_family("late", databases.options()).close()
+
+    monkeypatch.setattr(_upload, "_examine", late)
+    with pytest.raises(kumo_crt.IntegrityError, match=r"MANIFEST-.* when the backup began"):
+        repository.backup(unlocked.path())
+    assert repository.snapshots() == []
+
+
+def test_a_checkpoint_that_is_opened_is_captured_as_it_was(make: Make) -> None:
+    path = make("plain")
+    (path / "LOCK").unlink()
+    current = (path / "CURRENT").read_bytes()
+    with capture(path) as taken:
+        Rdict(str(path), databases.options()).close()
+        assert (path / "CURRENT").read_bytes() != current
+        (file,) = (file for file in taken.files if file.kind == "current")
+        assert file.source.read_bytes() == current
 
 
 def test_can_be_opened_while_it_is_sent(

@@ -94,7 +94,7 @@ class FileContent:
         with open(file.source, "rb", buffering=0) as opened:
             source = FileSource(opened.fileno())
             if source.size != file.size:
-                raise _changed(file.shown, source.size, file.size)
+                raise changed(file.shown, source.size, file.size)
             try:
                 return (yield from put_task(store.context, store.bucket, key, source, options))
             except ChecksumMismatchError:
@@ -122,7 +122,7 @@ class SealedContent:
         file = self._file
         with open(file.source, "rb", buffering=0) as opened:
             if (size := os.fstat(opened.fileno()).st_size) != file.size:
-                raise _changed(file.shown, size, file.size)
+                raise changed(file.shown, size, file.size)
             yield opened.fileno()
 
     def _keep(self, found: _sealing.Examined) -> _sealing.Examined:
@@ -207,10 +207,11 @@ def _read(file: CapturedFile, into: memoryview) -> None:
         while done < len(into) and (count := opened.readinto(into[done:])):
             done += count
         if done != len(into) or opened.read(1):
-            raise _changed(file.shown, file.source.stat().st_size, file.size)
+            raise changed(file.shown, file.source.stat().st_size, file.size)
 
 
-def _changed(path: Path, size: int, before: int) -> IntegrityError:
+def changed(path: Path, size: int, before: int) -> IntegrityError:
+    """The error for a file that should not change, and did."""
     return IntegrityError(f"{path}: {size} bytes, it had {before} when the backup began")
 
 

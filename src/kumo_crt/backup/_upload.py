@@ -31,7 +31,7 @@ from kumo_crt.backup._lease import Lease
 from kumo_crt.backup._packing import Bundle, Packing
 from kumo_crt.backup._reading import may_be_read
 from kumo_crt.backup._results import Sealed, Snapshot, SnapshotFile, StoredObject
-from kumo_crt.backup._sending import Sender, Sent, send_bundle_task, send_file_task
+from kumo_crt.backup._sending import Sender, Sent, changed, send_bundle_task, send_file_task
 from kumo_crt.exceptions import LeaseExpiredError, RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -304,6 +304,8 @@ def _is_inline(file: CapturedFile) -> bool:
 
 def _inline(plan: BackupPlan, file: CapturedFile) -> SnapshotFile:
     content = file.source.read_bytes()
+    if len(content) != file.size:
+        raise changed(file.shown, len(content), file.size)
     crc = _core.crc32c(content)
     key = plan.store.key
     sealed = None if key is None else _sealing.seal_memory(key, content)[1]

@@ -17,12 +17,14 @@ def mended(taken: Capture) -> Iterator[Capture]:
     """Replaces files that name places by copies that do not.
 
     OPTIONS must not name the directory of the original's logs (`mended_options`), and the MANIFEST
-    no other directory for table files than the first: they are gathered in one.
+    no other directory for table files than the first: they are gathered in one. CURRENT must not
+    name another MANIFEST by and by, which it would if somebody opened what was a checkpoint.
     """
     with contextlib.ExitStack() as stack:
         files = []
+        (manifest,) = (file.path for file in taken.files if file.kind == "manifest")
         for file in taken.files:
-            content = _mended_content(file)
+            content = _mended_content(file, manifest)
             if content is not None or (file.kind == "manifest" and taken.scattered):
                 import tempfile  # rarely needed, and slow to load
 
@@ -40,7 +42,9 @@ def mended(taken: Capture) -> Iterator[Capture]:
         yield taken._replace(files=tuple(files))
 
 
-def _mended_content(file: CapturedFile) -> bytes | None:
+def _mended_content(file: CapturedFile, manifest: str) -> bytes | None:
+    if file.kind == "current" and not file.temporary:
+        return f"{manifest}\n".encode()
     if file.kind != "options":
         return None
     content = file.source.read_bytes()

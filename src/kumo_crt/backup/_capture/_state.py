@@ -44,6 +44,7 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
     directory = places.directory
     try:
         manifest_name = _core.read_current(directory / "CURRENT")
+        size = (directory / manifest_name).stat().st_size
         manifest = _core.read_manifest(directory / manifest_name)
         options = newest_options(directory)
         logs = _logs(directory, options)
@@ -71,6 +72,7 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
         if name is not None:
             path = directory / name
             files.append(CapturedFile(name, kind, 0, path, path.stat().st_size, temporary))
+    _check_unchanged(directory, manifest_name, size)
     return Capture(
         files=tuple(files),
         db_id=db_id or identity_of(directory, manifest, files),
@@ -79,6 +81,24 @@ def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
         scattered=any(sst.path_id for sst in manifest.sst_files),
         warnings=(*warnings_of(manifest), *damage_of(infos)),
     )
+
+
+def _check_unchanged(directory: Path, manifest_name: str, size: int) -> None:
+    """Looks whether the MANIFEST still is the one that was read.
+
+    Raises:
+        RepositoryError: It is not.
+    """
+    try:
+        current = _core.read_current(directory / "CURRENT")
+        same = current == manifest_name and (directory / current).stat().st_size == size
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise RepositoryError(
+            f"{directory}: changes while it is read, and has no LOCK that would tell that some "
+            "process has it open: make the backup there, with its open Rdict, or stop it"
+        )
 
 
 def identity_file(directory: Path) -> str:
