@@ -103,8 +103,13 @@ def test_what_a_killed_one_left_is_removed(
     assert "kumo-export.json" not in left
     with pytest.raises(kumo_crt.SnapshotNotFoundError, match="there is no export here"):
         export.inspect(url(bucket), client=s3)
+    # So it would be if it had been in the middle of a file; the other one is nothing of ours.
+    for key in (f"{PLACE}files/0123456789abcdef/000000.sst", f"{PLACE}another"):
+        boto.create_multipart_upload(Bucket=bucket, Key=key)
     info = export.export(database, url(bucket), client=s3).info
     assert set(keys(boto, bucket)) == {"kumo-export.json", *(file.key for file in info.files)}
+    unfinished = boto.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    assert [item["Key"] for item in unfinished] == [f"{PLACE}another"]
     assert list((tmp_path / "scratch").iterdir()) == []
 
 

@@ -28,6 +28,7 @@ from kumo_crt.export._source import Entry
 from kumo_crt.s3._body import FileSource
 from kumo_crt.s3._deletions import delete_many_task, delete_task
 from kumo_crt.s3._head import head_task
+from kumo_crt.s3._listings import abort_upload_task, list_uploads_task
 from kumo_crt.s3._put import put_task
 from kumo_crt.s3._putting import PutOptions
 
@@ -190,9 +191,21 @@ def _is_absent(store: Store, key: str) -> Task[bool]:
 
 def _remove(store: Store, place: str, but: str | None = None) -> Task[None]:
     """Deletes what is at a place, as far as that is possible: nothing names it."""
+    start = store.location.key(place)
+    kept = None if but is None else store.location.key(but)
+
+    def goes(key: str) -> bool:
+        return kept is None or not key.startswith(kept)
+
+    with contextlib.suppress(Exception):
+        # One that was cut off in the middle of a file has left parts that no listing shows.
+        for upload in (yield from list_uploads_task(store.context, store.bucket, start)):
+            if goes(upload.key):
+                yield from abort_upload_task(
+                    store.context, store.bucket, upload.key, upload.upload_id
+                )
     with contextlib.suppress(Exception):
         found = yield from store.list_all(place)
-        kept = None if but is None else store.location.key(but)
-        keys = [item.key for item in found if kept is None or not item.key.startswith(kept)]
+        keys = [item.key for item in found if goes(item.key)]
         if keys:
             yield from delete_many_task(store.context, store.bucket, keys)
