@@ -7,12 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 from rocksdict import AccessType, Rdict
 
 import kumo_crt
+from kumo_crt import _core
 from kumo_crt.backup import _upload
 from kumo_crt.backup._capture import capture
 from kumo_crt.backup._capture._options import newest_options
@@ -169,6 +171,36 @@ def test_a_checkpoint_that_is_opened_is_captured_as_it_was(make: Make) -> None:
         assert (path / "CURRENT").read_bytes() != current
         (file,) = (file for file in taken.files if file.kind == "current")
         assert file.source.read_bytes() == current
+
+
+@pytest.mark.parametrize("how", ["closed", "open", "live"])
+def test_somebody_tries_to_open_it_meanwhile(
+    repository: kumo_crt.Repository,
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    """What rocksdict keeps is written anew then, from its beginning, though the LOCK is held."""
+    path = make("plain")
+    config = path / "rocksdict-config.json"
+    whole = config.read_bytes()
+    db = None if how == "closed" else Rdict(str(path), databases.options())
+    original = _core.read_manifest
+
+    def tried(file: Path, *args: Any, **named: Any) -> Any:
+        config.write_bytes(b"")
+        Timer(0.02, config.write_bytes, [whole]).start()
+        return original(file, *args, **named)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(_core, "read_manifest", tried)
+        source = db if how == "open" else path
+        snapshot = repository.backup(source, live=how == "live")
+    if db is not None:
+        db.close()
+    (file,) = (file for file in snapshot.files if file.kind == "config")
+    assert file.inline == whole
 
 
 def test_can_be_opened_while_it_is_sent(

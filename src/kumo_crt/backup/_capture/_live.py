@@ -15,7 +15,6 @@ is read on from where it was read to, and only the files that have come since ar
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -29,6 +28,7 @@ from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._capture._places import Places
 from kumo_crt.backup._capture._state import (
     EXTRA_CONFIG,
+    extra_config,
     identity_file,
     identity_of,
     wal_place,
@@ -271,13 +271,8 @@ class _Live:
             if patient and options.column_families() != set(families):
                 raise MovedError(f"{options.name} describes other column families")
             files.append(self._written(options.name, "options", options.mended()))
-        with contextlib.suppress(FileNotFoundError):
-            content = (self._directory / EXTRA_CONFIG).read_bytes()
-            try:
-                json.loads(content)
-            except ValueError:
-                raise MovedError(f"{EXTRA_CONFIG} is being written") from None
-            files.append(self._written(EXTRA_CONFIG, "config", content))
+        if (config := extra_config(self._directory)) is not None:
+            files.append(self._written(EXTRA_CONFIG, "config", config))
         return files
 
     def _written(self, name: str, kind: str, content: bytes) -> CapturedFile:

@@ -14,7 +14,12 @@ from kumo_crt.backup._capture._cost import compact_closed, compact_open, familie
 from kumo_crt.backup._capture._live import capture_live
 from kumo_crt.backup._capture._mend import mended
 from kumo_crt.backup._capture._places import Places, places_of
-from kumo_crt.backup._capture._state import EXTRA_CONFIG, identity_file, read_state
+from kumo_crt.backup._capture._state import (
+    EXTRA_CONFIG,
+    extra_config,
+    identity_file,
+    read_state,
+)
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NoLinksError, Workplace
 from kumo_crt.backup._lock import database_lock
@@ -151,8 +156,8 @@ def _checkpoint_of(
             _flush(database)
             taken = stack.enter_context(capture_live(places_of(directory, data_paths)))
         else:
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(directory / EXTRA_CONFIG, target / EXTRA_CONFIG)
+            if (config := extra_config(directory)) is not None:
+                (target / EXTRA_CONFIG).write_bytes(config)
             taken = read_state(Places(target), temporary=True, db_id=identity_file(directory))
             files = (file._replace(origin=directory / file.path) for file in taken.files)
             taken = taken._replace(files=tuple(files))
@@ -222,5 +227,10 @@ def _own(file: CapturedFile, workplace: Workplace) -> CapturedFile:
             raise workplace.obstacle or AssertionError("it tells why")
     else:
         target = workplace.near(file.source.parent) / file.path
-        shutil.copyfile(file.source, target)
+        config = extra_config(file.source.parent) if file.kind == "config" else None
+        if config is None:
+            shutil.copyfile(file.source, target)
+        else:
+            target.write_bytes(config)
+            file = file._replace(size=len(config))
     return file._replace(source=target, temporary=True, origin=file.source)

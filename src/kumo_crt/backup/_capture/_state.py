@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.exceptions import RepositoryError
 
 EXTRA_CONFIG = "rocksdict-config.json"
+# Seconds between looks at what may be in the middle of being written.
+_PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 _DB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -28,6 +31,26 @@ def is_raw(directory: Path) -> bool:
     except ValueError:
         return False
     return not isinstance(config, dict) or config.get("raw_mode") is not False
+
+
+def extra_config(directory: Path) -> bytes | None:
+    """What rocksdict keeps beside a database; None if there is nothing.
+
+    It is written anew, not in one step, whenever somebody opens the database, also if that fails
+    because it is locked.
+    """
+    for pause in _PAUSES:
+        try:
+            content = (directory / EXTRA_CONFIG).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            json.loads(content)
+        except ValueError:
+            time.sleep(pause)
+        else:
+            return content
+    return content  # nobody is writing it: it was so before
 
 
 def read_state(places: Places, *, temporary: bool, db_id: str = "") -> Capture:
