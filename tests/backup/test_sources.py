@@ -173,6 +173,27 @@ def test_a_checkpoint_that_is_opened_is_captured_as_it_was(make: Make) -> None:
         assert file.source.read_bytes() == current
 
 
+def test_another_database_takes_its_place(
+    repository: kumo_crt.Repository, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when a new one is put in place by renaming."""
+    path = make("plain")
+    another = Path(shutil.copytree(path, path.with_name("another")))
+    original = _core.scan_wal
+
+    def replaced(log: Path) -> Any:
+        found = original(log)
+        if another.exists():
+            path.rename(path.with_name("before"))
+            another.rename(path)
+        return found
+
+    monkeypatch.setattr(_core, "scan_wal", replaced)
+    _refused(repository, path, "another directory took its place")
+    assert not another.exists()
+    repository.backup(path)
+
+
 @pytest.mark.parametrize("how", ["closed", "open", "live"])
 def test_somebody_tries_to_open_it_meanwhile(
     repository: kumo_crt.Repository,

@@ -186,6 +186,7 @@ def _linked(places: Places) -> Iterator[Capture]:
 
     Immutable files are hard-linked; what RocksDB may go on writing is copied.
     """
+    before = os.stat(places.directory)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(contextlib.ExitStack())
         lock.enter_context(
@@ -199,6 +200,7 @@ def _linked(places: Places) -> Iterator[Capture]:
         )
         state = read_state(places, temporary=False)
         workplace = stack.enter_context(Workplace(places.directory))
+        files = None
         try:
             files = tuple(_own(file, workplace) for file in state.files)
         except NoLinksError as error:
@@ -211,6 +213,13 @@ def _linked(places: Places) -> Iterator[Capture]:
             state = state._replace(warnings=(*state.warnings, held))
         else:
             state = state._replace(files=files)
+        # The lock is on the files of the directory that had the name then.
+        if not os.path.samestat(before, os.stat(places.directory)):
+            raise RepositoryError(
+                f"{places.directory}: another directory took its place while its files were "
+                "linked: run the backup again"
+            )
+        if files is not None:
             lock.close()
         yield state
 
