@@ -130,6 +130,7 @@ def test_days_are_those_of_utc() -> None:
         ("2y", "2024-03-31 12:00"),
         ("2y1m", "2024-03-02 12:00"),
         ("13m", "2025-03-03 12:00"),
+        ("2h1d", "2026-03-30 10:00"),
         (timedelta(minutes=90), "2026-03-31 10:30"),
     ],
 )
@@ -161,7 +162,8 @@ def test_within_all_of_history() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "7", "d", "7w", "7 days", "-1d", "1h1d", "0d", timedelta(0), timedelta(-1), 5]
+    "wrong",
+    ["", "7", "d", "7w", "7 days", "-1d", "1d2d", "1d 2h", "0d", timedelta(0), timedelta(-1), 5],
 )
 def test_spans_that_are_none(wrong: str | timedelta) -> None:
     with pytest.raises(ValueError, match="keep_within"):

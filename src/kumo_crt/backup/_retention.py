@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 ALL = -1
-_WITHIN = re.compile(r"(?:(\d{1,6})y)?(?:(\d{1,6})m)?(?:(\d{1,7})d)?(?:(\d{1,8})h)?")
+_WITHIN = re.compile(r"(?:\d{1,6}[ymdh])+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,24 @@ class Within:
     def parse(cls, value: str | timedelta) -> Within:
         """Reads ``"1y6m"``, ``"7d12h"`` (years, months, days, hours), or takes a timedelta.
 
+        As in restic, the units may come in any order.
+
         Raises:
             ValueError: It is something else, or no time at all.
         """
         if isinstance(value, timedelta):
             parsed = cls(0, 0, value)
         else:
-            match = _WITHIN.fullmatch(value.strip()) if isinstance(value, str) else None
-            if match is None or not any(match.groups()):
+            text = value.strip() if isinstance(value, str) else ""
+            parts = re.findall(r"(\d+)(.)", text) if _WITHIN.fullmatch(text) else []
+            units = {unit: int(number) for number, unit in parts}
+            if not parts or len(units) < len(parts):
                 raise ValueError(
                     f"keep_within (--keep-within) {value!r}: expected years, months, "
                     "days, hours, such as '1y6m' or '7d12h'"
                 )
-            years, months, days, hours = (int(number or 0) for number in match.groups())
-            parsed = cls(years, months, timedelta(days=days, hours=hours))
+            rest = timedelta(days=units.get("d", 0), hours=units.get("h", 0))
+            parsed = cls(units.get("y", 0), units.get("m", 0), rest)
         if not (parsed.years or parsed.months or parsed.rest > timedelta(0)):
             raise ValueError(f"keep_within (--keep-within) {value!r}: it must be more than no time")
         return parsed
