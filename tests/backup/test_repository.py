@@ -71,6 +71,7 @@ def test_nothing_works_without_a_repository(
         "s3://bucket/./b",
         "s3://bucket/a?versionId=1",
         "s3://bucket/\udcff",
+        "s3://bucket/" + 257 * "ü",
     ],
 )
 def test_urls_that_are_none(s3: kumo_crt.S3Client, bad: str) -> None:
@@ -80,7 +81,16 @@ def test_urls_that_are_none(s3: kumo_crt.S3Client, bad: str) -> None:
 
 
 @pytest.mark.servers("seaweed-http")
-@pytest.mark.parametrize("form", ["s3://{}", "s3://{}/", "s3://{}/a/b/c/", "s3://{}/a b#ü+"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "s3://{}",
+        "s3://{}/",
+        "s3://{}/a/b/c/",
+        "s3://{}/a b#ü+",
+        pytest.param("s3://{}/" + "/".join([127 * "p"] * 4), id="long"),
+    ],
+)
 def test_prefixes(
     s3: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path, form: str
 ) -> None:

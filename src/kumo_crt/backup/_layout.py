@@ -19,6 +19,8 @@ SPARES = "spares/"
 MAX_FILE_SIZE = 48_800_000_000_000
 INLINE_LIMIT = 4096
 
+# Of the 1024 bytes of a key: what is left is for the names of objects.
+_MAX_PREFIX = 512
 _ID_TIME = "%Y%m%dT%H%M%SZ"
 _SNAPSHOT_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _SUFFIX = re.compile(r"\.[0-9a-f]{8}$")
@@ -75,6 +77,11 @@ class Location(NamedTuple):
         prefix = parts.path.strip("/")
         if any(segment in ("", ".", "..") for segment in prefix.split("/")) and prefix:
             raise ValueError(f"repository {url!r}: empty, '.' and '..' segments are not possible")
+        if len(prefix.encode()) > _MAX_PREFIX:
+            raise ValueError(
+                f"repository {url!r}: {len(prefix.encode())} bytes behind the bucket, and "
+                f"{_MAX_PREFIX} are possible: S3's keys have 1024 at most"
+            )
         return cls(parts.netloc, prefix + "/" if prefix else "")
 
     def key(self, relative: str) -> str:
