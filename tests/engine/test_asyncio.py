@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from kumo_crt._engine import Blocking, Cancelled, First, Gather, Meter, Sleep, Task, _asyncio, _run
+from kumo_crt._engine import (
+    Blocking,
+    Cancelled,
+    First,
+    Gather,
+    Meter,
+    Room,
+    Sleep,
+    Task,
+    _asyncio,
+    _run,
+)
 from kumo_crt._engine._asyncio import Driver
 from tests.engine.fakes import Client
 
@@ -22,7 +33,7 @@ class DriverClosedError(Exception):
 
 
 def make(*, calls: int = 10, tasks: int = 100) -> Driver:
-    return Driver(asyncio.get_running_loop(), calls, tasks, memory=100)
+    return Driver(asyncio.get_running_loop(), calls, tasks, room=Room(100))
 
 
 def one(client: Client, name: str, milliseconds: float | str = 0) -> Task[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kumo_crt._engine import Blocking, Cancelled, First, Gather, Meter, Task, run
+from kumo_crt._engine import Blocking, Cancelled, First, Gather, Meter, Room, Task, run
 from kumo_crt._engine._asyncio import Driver
 from tests.engine.fakes import Client
 
@@ -123,7 +123,7 @@ def test_after_ctrl_c(client: Client) -> None:
 
 def test_after_a_cancelled_coroutine(watched: Client) -> None:
     async def scenario(context: Context) -> None:
-        driver = Driver(asyncio.get_running_loop(), 4, 4, 100)
+        driver = Driver(asyncio.get_running_loop(), 4, 4, Room(100))
         task = asyncio.create_task(driver.run(waiting(watched, context)))
         while not watched.submitted:
             await asyncio.sleep(0.01)
@@ -143,7 +143,7 @@ def test_after_a_cancelled_coroutine(watched: Client) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_after_a_failed_coroutine(watched: Client, step: int) -> None:
     async def scenario(context: Context) -> None:
-        driver = Driver(asyncio.get_running_loop(), 4, 4, 100)
+        driver = Driver(asyncio.get_running_loop(), 4, 4, Room(100))
         with contextlib.suppress(LookupError, ValueError):
             await driver.run(stepping(watched, context, step, LookupError, caught=False))
         await driver.close(RuntimeError)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import _thread
 import gc
 import operator
+import threading
+import time
 from typing import Any
 
 import pytest
 
-from kumo_crt._engine import Cancelled, First, Gather, Reserve, Sleep, Task, run
+from kumo_crt._engine import Cancelled, First, Gather, Reserve, Room, Sleep, Task, run
 from tests.engine.fakes import Client
 
 
-class Room:
+class InUse:
     """Counts what is in use."""
 
     def __init__(self) -> None:
@@ -31,24 +33,24 @@ class Room:
 
 
 def test_no_more_than_there_is(client: Client) -> None:
-    room = Room()
+    room = InUse()
 
     def task() -> Task[None]:
         yield Gather((room.task(client, n, 10 + n % 7) for n in range(60)), 60)
 
-    run(task(), 100, 50)
+    run(task(), 100, Room(50))
     assert 34 <= room.most <= 50
     assert room.order == list(range(60))
 
 
 def test_what_never_fits_is_alone(client: Client) -> None:
-    room = Room()
+    room = InUse()
 
     def task() -> Task[None]:
         sizes = [10, 10, 80, 10, 90, 10]
         yield Gather([room.task(client, n, size) for n, size in enumerate(sizes)], 6)
 
-    run(task(), 100, 50)
+    run(task(), 100, Room(50))
     assert room.most == 90
     assert room.order == list(range(6))
 
@@ -69,7 +71,7 @@ def test_it_comes_back_from_a_task_that_fails(client: Client) -> None:
                 errors.append(error)  # whose traceback has the frames that had the room
         return (yield Reserve(50))
 
-    assert run(task(), 1, 50) is not None
+    assert run(task(), 1, Room(50)) is not None
     assert len(errors) == 3
 
 
@@ -84,7 +86,7 @@ def test_a_part_of_it_comes_back_by_itself(client: Client) -> None:
             with (yield Reserve(30)):
                 room.close()
 
-    run(task(), 1, 50)
+    run(task(), 1, Room(50))
 
 
 def test_it_comes_back_from_a_task_that_never_ran(client: Client) -> None:
@@ -109,7 +111,7 @@ def test_it_comes_back_from_a_task_that_never_ran(client: Client) -> None:
         gc.collect()
         return (yield Reserve(50))
 
-    assert run(task(), 10, 50) is not None
+    assert run(task(), 10, Room(50)) is not None
 
 
 def test_an_interrupt_is_not_lost_where_it_is_dropped() -> None:
@@ -122,7 +124,7 @@ def test_an_interrupt_is_not_lost_where_it_is_dropped() -> None:
         any(map(operator.call, (_thread.interrupt_main, rooms.clear)))
 
     with pytest.raises(KeyboardInterrupt):
-        run(task(), 1, 50)
+        run(task(), 1, Room(50))
 
 
 def test_waiting_for_room_ends_with_a_failure(client: Client) -> None:
@@ -145,5 +147,39 @@ def test_waiting_for_room_ends_with_a_failure(client: Client) -> None:
         yield Gather([holding(), waiting()], 2)
 
     with pytest.raises(LookupError):
-        run(task(), 1, 50)
+        run(task(), 1, Room(50))
     assert seen == ["fails", "cancelled"]
+
+
+def test_operations_share_it() -> None:
+    """Each may hold one thing in any case; what it holds beside that has to fit in."""
+    room = Room(50)
+    first = room.take(30, "one")
+    assert first is not None
+    assert room.take(30, "one") is None
+    other = room.take(30, "another")
+    assert other is not None
+    assert room.take(1, "another") is None
+    rest = first.split(10)
+    first.close()
+    assert room.take(11, "another") is None
+    more = room.take(10, "another")
+    assert more is not None
+    del rest
+    assert room.take(10, "one") is not None
+
+
+def test_room_of_another_operation_is_taken_when_it_comes_back(client: Client) -> None:
+    room = Room(50)
+    others = room.take(40, "another")
+    assert others is not None
+
+    def task() -> Task[float]:
+        held = yield Reserve(10)  # the first
+        started = time.monotonic()
+        threading.Timer(0.2, others.close).start()
+        with (yield Reserve(30)):
+            held.close()
+            return time.monotonic() - started
+
+    assert 0.2 <= run(task(), 1, room) < 5

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -103,6 +106,31 @@ def test_parts_share_the_memory_limit(
     _put(s3_proxied, bucket, maker.source(), _options())
     assert maker.most == 2 * PART
     assert stored("key") == maker.data
+
+
+def test_operations_share_the_memory_limit(
+    s3_proxied: kumo_crt.S3Client, proxy: FaultProxy, bucket: str, stored: Read
+) -> None:
+    """One part each may hold, and no more where that is all there is room for."""
+    data = payload(6 * PART)
+    streams = [io.BytesIO(data) for _ in range(4)]
+    stall = Fault("stall", "request", PART // 2, method="PUT", target="partNumber", times=100)
+
+    def put(number: int) -> None:
+        s3_proxied.put_object(bucket, f"key-{number}", streams[number])
+
+    with ThreadPoolExecutor(4) as pool, proxy.armed(stall):
+        puts = [pool.submit(put, number) for number in range(4)]
+        until = time.monotonic() + 10
+        while min(stream.tell() for stream in streams) < PART and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.5)  # in which more would be read
+        read = sum(stream.tell() for stream in streams)
+        proxy.release()
+        for done in puts:
+            done.result(60)
+    assert 4 * PART <= read <= 5 * PART + len(streams)
+    assert stored("key-0") == stored("key-3") == data
 
 
 def test_an_event_loop_is_not_blocked(s3_server: S3Server, bucket: str, stored: Read) -> None:

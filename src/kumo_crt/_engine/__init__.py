@@ -5,15 +5,14 @@ drives any number of them on an event loop.
 """
 
 from kumo_crt._engine._meters import Meter
+from kumo_crt._engine._room import NO_ROOM, Reservation, Room
 from kumo_crt._engine._run import begin_exit, finish_background, run
 from kumo_crt._engine._tasks import (
-    NO_ROOM,
     Blocking,
     Call,
     Cancelled,
     First,
     Gather,
-    Reservation,
     Reserve,
     Sleep,
     Task,
@@ -30,6 +29,7 @@ __all__ = [
     "Meter",
     "Reservation",
     "Reserve",
+    "Room",
     "Sleep",
     "Task",
     "Throttle",

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 
 from kumo_crt import _logging
 from kumo_crt._engine._fibers import Fiber
+from kumo_crt._engine._room import Room
 from kumo_crt._engine._run import finish_in_background
 from kumo_crt._engine._scheduler import Scheduler
 from kumo_crt._engine._tasks import Blocking, Cancelled, Task
@@ -41,15 +42,13 @@ class Driver:
         loop: The loop, of the thread that calls.
         calls: Native operations in flight at once.
         tasks: Tasks under way at once; later ones begin in their order.
-        memory: Bytes that they may reserve together.
+        room: Memory that they reserve, which others may share.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, calls: int, tasks: int, memory: int
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: int, tasks: int, room: Room) -> None:
         self.loop = loop
-        self._scheduler = Scheduler(calls, memory, self._block)
-        self._room = tasks
+        self._scheduler = Scheduler(calls, room, self._block)
+        self._places = tasks
         # All that are not over, with those who wait for them, and those that have not begun.
         self._waiters: dict[Fiber, asyncio.Future[Any]] = {}
         self._queued: deque[Fiber] = deque()
@@ -70,8 +69,8 @@ class Driver:
         future = self.loop.create_future()
         fiber = Fiber(task, self._over)
         self._waiters[fiber] = future
-        if self._room > 0:
-            self._room -= 1
+        if self._places > 0:
+            self._places -= 1
             self._scheduler.start(fiber)
             self._turn()
         else:
@@ -223,11 +222,11 @@ class Driver:
         end = self._ends.pop(fiber, None)
         if end is not None and not end.done():
             end.set_result(None)
-        self._room += 1
-        while self._queued and self._room > 0:
+        self._places += 1
+        while self._queued and self._places > 0:
             follower = self._queued.popleft()
             if not follower.over:
-                self._room -= 1
+                self._places -= 1
                 self._scheduler.start(follower)
         if future is None or future.done():
             return

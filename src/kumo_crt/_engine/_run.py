@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from kumo_crt import _core, _logging
 from kumo_crt._engine._fibers import Fiber
+from kumo_crt._engine._room import Room
 from kumo_crt._engine._scheduler import Scheduler
 from kumo_crt._engine._tasks import Blocking, Task
 from kumo_crt._threads import patched, wait_in_hub
@@ -33,23 +34,23 @@ _background: set[threading.Thread] = set()
 _exit_deadline = float("inf")  # monotonic time
 
 
-def run(task: Task[T], limit: int, memory: int = 1 << 26) -> T:
+def run(task: Task[T], limit: int, room: Room | None = None) -> T:
     """Runs a task to its end on this thread.
 
     Args:
         task: The task.
         limit: Native operations in flight at once, over everything the task gathers.
-        memory: Bytes reserved at once, likewise.
+        room: Memory that it reserves; by default 64 MiB of its own.
 
     Returns:
         What the task returns.
     """
-    return cast("T", _Run(limit, memory).run(task))
+    return cast("T", _Run(limit, room or Room(1 << 26)).run(task))
 
 
 class _Run:
-    def __init__(self, limit: int, memory: int) -> None:
-        self._scheduler = Scheduler(limit, memory, self._block)
+    def __init__(self, limit: int, room: Room) -> None:
+        self._scheduler = Scheduler(limit, room, self._block)
         self._result: Any = None
         self._error: BaseException | None = None
 

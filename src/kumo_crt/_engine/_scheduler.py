@@ -15,6 +15,7 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt._engine._fibers import Fiber, Group
+from kumo_crt._engine._room import Room
 from kumo_crt._engine._tasks import (
     Blocking,
     Call,
@@ -22,10 +23,11 @@ from kumo_crt._engine._tasks import (
     First,
     Gather,
     Reserve,
-    Room,
     Sleep,
 )
 
+# Seconds after which it is looked for room again.
+_LOOK = 0.02
 # Ids of calls and of sleeps.
 _ids = itertools.count(1)
 
@@ -35,14 +37,14 @@ class Scheduler:
 
     Args:
         limit: Native operations in flight at once.
-        memory: Bytes that may be reserved at once; a larger reservation has to be the only one.
+        room: Memory that tasks reserve, which others may share.
         block: Starts a `Blocking`; ends with a call of `resume`, at once or later on.
     """
 
-    def __init__(self, limit: int, memory: int, block: Callable[[Fiber, Blocking], None]) -> None:
+    def __init__(self, limit: int, room: Room, block: Callable[[Fiber, Blocking], None]) -> None:
         self.queue = _core.CompletionQueue()
         self._limit = max(1, limit)
-        self._room = Room(memory)
+        self._room = room
         self._block = block
         self._ready: deque[tuple[Fiber, Any, BaseException | None]] = deque()
         # All three may hold stale entries, of fibers that were cancelled meanwhile.
@@ -52,6 +54,8 @@ class Scheduler:
         self._flying: dict[int, Fiber] = {}
         self._metered: dict[int, Fiber] = {}
         self._turning = False
+        # Of what is reserved: not this, which the client would be kept alive by.
+        self._owner = object()
         # The fiber in whose favour something is being done; an interrupt may strike anywhere.
         self._current: Fiber | None = None
 
@@ -63,7 +67,11 @@ class Scheduler:
     @property
     def next_wake(self) -> float | None:
         """Monotonic time at which a fiber has to go on."""
-        return self._sleeping[0][0] if self._sleeping else None
+        wake = self._sleeping[0][0] if self._sleeping else None
+        if self._reserving:  # nobody tells when another operation gives room back
+            soon = time.monotonic() + _LOOK
+            wake = soon if wake is None else min(wake, soon)
+        return wake
 
     # -- for the driver --------------------------------------------------------------------
 
@@ -267,7 +275,7 @@ class Scheduler:
         while waiting:
             self._current = fiber = waiting[0]
             if fiber.reserves:
-                found = self._room.take(fiber.reserves)
+                found = self._room.take(fiber.reserves, self._owner)
                 if found is None:
                     break
                 fiber.reserves = 0

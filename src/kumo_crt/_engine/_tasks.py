@@ -15,10 +15,9 @@ same to everything that belongs to a call.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kumo_crt import _core
 from kumo_crt._engine._meters import Meter
@@ -117,67 +116,3 @@ class Reserve:
     """Bytes of memory that are going to be used, once they fit in with those of other tasks."""
 
     size: int
-
-
-class Reservation:
-    """Room in memory. To be closed, or used as a context manager; if dropped, it comes back too.
-
-    Args:
-        size: Bytes.
-        room: What it is a part of; None: of nothing.
-    """
-
-    __slots__ = ("__weakref__", "_room", "size")
-
-    def __init__(self, size: int, room: Room | None) -> None:
-        self.size = size
-        self._room = room
-        if room is not None:
-            room.taken.append(weakref.ref(self))
-
-    def split(self, size: int) -> Reservation:
-        """A part of it, with an end of its own."""
-        size = min(size, self.size)
-        part = Reservation(size, self._room)
-        self.size -= size
-        return part
-
-    def close(self) -> None:
-        """Gives it back."""
-        self.size = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class Room:
-    """Memory that tasks share.
-
-    Reservations have no finalizer that would give them back: Python swallows an interrupt that
-    strikes in one. So it is counted what there is of them.
-
-    Args:
-        size: Bytes.
-
-    Attributes:
-        taken: Reservations, as long as there is something of them.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.taken: list[weakref.ref[Reservation]] = []
-
-    def take(self, size: int) -> Reservation | None:
-        """A reservation; None if it does not fit. One that is too large has to be the only one."""
-        held = [(ref, item.size) for ref in self.taken if (item := ref()) and item.size]
-        self.taken = [ref for ref, _ in held]
-        if sum(left for _, left in held) + size > max(self._size, size):
-            return None
-        return Reservation(size, self)
-
-
-# For what takes none.
-NO_ROOM = Reservation(0, None)

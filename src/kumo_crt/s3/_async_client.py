@@ -104,7 +104,7 @@ class AsyncS3Client(ClientBase):
                     # So that no connection waits for Python to hand it the next request.
                     calls=2 * connections,
                     tasks=max(128, 4 * connections),
-                    memory=self._settings.memory_limit,
+                    room=self._room,
                 )
                 kept = (*kept, driver)
             self._drivers = kept

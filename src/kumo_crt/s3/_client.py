@@ -65,8 +65,9 @@ class S3Client(ClientBase):
         multipart_threshold: Larger uploads go in parts; 16 MiB, or ``part_size`` if that is more,
             or ``KUMO_CRT_MULTIPART_THRESHOLD``.
         max_connections: Requests at once; 16, or ``KUMO_CRT_MAX_CONNECTIONS``.
-        memory_limit: Bytes of parts held in memory by an upload from a stream, at least one; 64
-            MiB, two parts where they are larger than that, or ``KUMO_CRT_MEMORY_LIMIT``.
+        memory_limit: Bytes of what is held in memory to be sent or opened, such as parts of
+            streams, by all that the client does at once; 64 MiB, two parts where they are larger
+            than that, or ``KUMO_CRT_MEMORY_LIMIT``. One part each operation may hold in any case.
         event_loops: Network threads of the process, decided by its first client; else
             ``KUMO_CRT_EVENT_LOOPS``, else one for two CPUs (hardware threads), at least one.
         max_attempts: Tries of a request, the first included, with jittered backoff; else
@@ -106,7 +107,7 @@ class S3Client(ClientBase):
     metrics = _method(_operations.metrics)
 
     def _run(self, task: Task[T]) -> T:
-        return _engine.run(task, self._settings.max_connections, self._settings.memory_limit)
+        return _engine.run(task, self._settings.max_connections, self._room)
 
     def _items(self, pages: Pages[T]) -> Iterator[T]:
         place = None
