@@ -361,16 +361,7 @@ def test_more_tables_than_a_process_may_open(
     s3_server: S3Server,
     bucket: str,
 ) -> None:
-    options = databases.options()
-    options.set_target_file_size_base(4096)
-    db = Rdict(str(tmp_path / "db"), options)
-    for half in (0, 1):  # a single table would only be moved
-        for number in range(half, 1000, 2):
-            db[b"%d" % number] = os.urandom(5000)
-        db.flush()
-    db.compact_range(None, None)
-    db.close()
-    assert len(list((tmp_path / "db").glob("*.sst"))) > 450
+    databases.make_many_tables(tmp_path / "db")
     repository.backup(tmp_path / "db")
     environment = s3_server.environment()
     with start_python(_FEW_FILES, url(bucket), str(scratch), env=environment) as process:

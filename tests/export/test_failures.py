@@ -32,6 +32,24 @@ def test_there_is_one_already(
     assert keys(boto, bucket) == before
 
 
+_FEW_FILES = """
+import resource, sys
+from kumo_crt import export
+resource.setrlimit(resource.RLIMIT_NOFILE, (450, 450))
+assert export.export(sys.argv[1], sys.argv[2]).info.entries == 1000
+"""
+
+
+def test_more_tables_than_a_process_may_open(
+    s3_server: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    databases.make_many_tables(tmp_path / "db")
+    arguments = (str(tmp_path / "db"), url(bucket))
+    with start_python(_FEW_FILES, *arguments, env=s3_server.environment()) as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+
+
 def test_of_several_at_once_one_wins(
     s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
 ) -> None:

@@ -142,6 +142,20 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def make_many_tables(path: Path) -> None:
+    """1,000 tables that do not overlap, of one entry each: more than a process may have open."""
+    made = options()
+    made.set_target_file_size_base(4096)
+    db = Rdict(str(path), made)
+    for half in (0, 1):  # a single table would only be moved
+        for number in range(half, 1000, 2):
+            db[b"%d" % number] = value_of(number, 5000)
+        db.flush()
+    db.compact_range(None, None)
+    db.close()
+    assert len(list(path.glob("*.sst"))) > 450
+
+
 def pairs(family: Rdict) -> Iterator[tuple[bytes, bytes]]:
     """Yields every (key, value) of a column family, in key order."""
     for key, value in family.items():

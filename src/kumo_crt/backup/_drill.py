@@ -44,15 +44,13 @@ from kumo_crt.backup._objects import objects_of
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._room import Room, no_room, room_in
-from kumo_crt.backup._scratch import scratch
+from kumo_crt.backup._scratch import MAX_OPEN_FILES, scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 
 T = TypeVar("T")
 Opener = Callable[[str], Any]
 _SCRATCH = "kumo-drill-"
-# Of the 1024 that most systems give a process.
-_MAX_OPEN_FILES = 256
 # RocksDB's own words for what this process may not do, or has no memory for.
 _LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # And for what an application brings along, which only an opener of its own has.
@@ -202,8 +200,7 @@ def _opener() -> Opener:
     def options(raw: bool) -> Any:
         made = Options(raw_mode=raw)
         made.create_if_missing(False)
-        # Else RocksDB keeps all tables open, and there may be more than a process may open.
-        made.set_max_open_files(_MAX_OPEN_FILES)
+        made.set_max_open_files(MAX_OPEN_FILES)
         return made
 
     def opened(path: str) -> Any:

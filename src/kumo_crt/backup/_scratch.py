@@ -11,6 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+# Tables that RocksDB is to keep open of a database in such a directory. Else it is all of them,
+# and there may be more than a process may open: 1024 on most systems.
+MAX_OPEN_FILES = 256
+
 
 @contextlib.contextmanager
 def scratch(parent: Path, prefix: str) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from kumo_crt import _core
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
 from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._room import no_room
-from kumo_crt.backup._scratch import scratch
+from kumo_crt.backup._scratch import MAX_OPEN_FILES, scratch
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR
 
@@ -164,6 +164,7 @@ def _opened(directory: Path, manifest: _core.ManifestState, column_family: str) 
     plain = Options(raw_mode=True)
     plain.create_if_missing(False)
     plain.set_disable_auto_compactions(True)
+    plain.set_max_open_files(MAX_OPEN_FILES)
     families = {"default", column_family}
     access = AccessType.read_only()
     if manifest.wals:
