@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rocksdict import Checkpoint, Rdict
 
 import kumo_crt
 from kumo_crt.backup import _layout
+from kumo_crt.backup._lock import database_lock
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import content_of, keys, leftovers, stored_files, url
 from tests.support import databases
@@ -31,6 +33,24 @@ def _all_good(
         assert repository.verify(snapshot.id, level="full").ok
     named = {file.key for snapshot in snapshots for file in stored_files(snapshot)}
     assert keys(boto, bucket, "data/") == named
+
+
+def test_threads_with_one_closed_database(
+    repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
+) -> None:
+    """One holds its LOCK while it links the files, and is no stranger to the others."""
+    path = make("many_files")
+
+    def back_up(_: int) -> kumo_crt.Snapshot:
+        return repository.backup(path)
+
+    with ThreadPoolExecutor(6) as pool:
+        with database_lock(path):
+            running = [pool.submit(back_up, number) for number in range(6)]
+            time.sleep(0.5)
+            assert not any(backup.done() for backup in running)
+        snapshots = [backup.result(60) for backup in running]
+    _all_good(repository, boto, bucket, snapshots)
 
 
 @pytest.mark.parametrize("own_clients", [False, True])

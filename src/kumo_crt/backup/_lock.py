@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from kumo_crt.exceptions import RepositoryLockedError
 
 # What to do where a file system locks nothing.
 GIVE_LOCKS = "have the file system give locks (NFS: by its lock service, or as version 4)"
+# Seconds that one thread waits for another that has it: to link files takes moments.
+_PATIENCE = 30.0
+# Files that threads of this process hold, by device and inode.
+_held: set[tuple[int, int]] = set()
+_changed = threading.Condition()
 
 
 def open_here(path: Path) -> bool:
@@ -53,23 +59,50 @@ def database_lock(
     if not path.exists():
         yield
         return
-    # POSIX locks are the process's: taking the one of our own open database would succeed, and
-    # letting it go would unlock that database.
-    if open_here(path):
-        raise RepositoryLockedError(f"{directory}: the database is open in this process: {here}")
-    fd, kind = _open(path, reading, elsewhere)
-    try:
-        try:
-            fcntl.lockf(fd, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise _no_lock(path, error, reading, elsewhere) from error
+    with _alone(path):
+        # POSIX locks are the process's: taking the one of our own open database would succeed, and
+        # letting it go would unlock that database.
+        if open_here(path):
             raise RepositoryLockedError(
-                f"{directory}: the database is open in another process: {elsewhere}"
-            ) from None
+                f"{directory}: the database is open in this process: {here}"
+            )
+        fd, kind = _open(path, reading, elsewhere)
+        try:
+            try:
+                fcntl.lockf(fd, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise _no_lock(path, error, reading, elsewhere) from error
+                raise RepositoryLockedError(
+                    f"{directory}: the database is open in another process: {elsewhere}"
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets the threads of this process hold a file one after the other: locks do not."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        yield
+        return
+    key = status.st_dev, status.st_ino
+    with _changed:
+        is_ours = _changed.wait_for(lambda: key not in _held, _PATIENCE)
+        _held.add(key)
+    try:
         yield
     finally:
-        os.close(fd)
+        if is_ours:
+            with _changed:
+                _held.discard(key)
+                _changed.notify_all()
+
+
+os.register_at_fork(after_in_child=_held.clear)
 
 
 def _no_lock(path: Path, error: OSError, reading: bool, elsewhere: str) -> RepositoryLockedError:
