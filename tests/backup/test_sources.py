@@ -18,6 +18,7 @@ from kumo_crt import _core
 from kumo_crt.backup import _upload
 from kumo_crt.backup._capture import capture
 from kumo_crt.backup._capture._options import newest_options
+from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import flipped, keys, leftovers, tree
 from tests.support import databases
@@ -171,6 +172,32 @@ def test_a_checkpoint_that_is_opened_is_captured_as_it_was(make: Make) -> None:
         assert (path / "CURRENT").read_bytes() != current
         (file,) = (file for file in taken.files if file.kind == "current")
         assert file.source.read_bytes() == current
+
+
+@pytest.mark.parametrize("single_object", [False, True])
+def test_a_checkpoint_that_is_compacted_meanwhile(
+    s3: kumo_crt.S3Client,
+    repository: kumo_crt.Repository,
+    boto: Any,
+    bucket: str,
+    make: Make,
+    single_object: bool,
+) -> None:
+    path = make("many_files")
+    (path / "LOCK").unlink()
+
+    def compact(_: int, sent: Sent) -> None:
+        if "inflight/" in sent.key and sent.operation == "PutObject":
+            for table in path.glob("*.sst"):
+                table.unlink()
+
+    with (
+        watched(s3, compact),
+        pytest.raises(kumo_crt.RepositoryError, match=r"\.sst: is gone: .*Nothing was committed"),
+    ):
+        repository.backup(path, single_object=single_object)
+    assert repository.snapshots() == []
+    assert keys(boto, bucket, "inflight/") == set()
 
 
 def test_another_database_takes_its_place(

@@ -1,4 +1,4 @@
-"""Says what to do where files of a database may not be read."""
+"""Says what to do where files of a database may not be read, or are gone."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from kumo_crt.exceptions import KumoError, RepositoryError
 
 @contextlib.contextmanager
 def may_be_read() -> Iterator[None]:
-    """Makes a clear error of a file that this user may not read in a `with` block.
+    """Makes a clear error of a file that cannot be read in a `with` block, or is gone.
 
     Raises:
         RepositoryError: There is one; names it.
     """
     try:
         yield
+    except FileNotFoundError as error:
+        if isinstance(error, KumoError) or error.filename is None:
+            raise
+        raise RepositoryError(
+            f"{error.filename}: is gone: somebody has opened the database, or checkpoint, "
+            "meanwhile, or deletes from it. Nothing was committed: run the backup again, of a "
+            "database that is open with live=True (kumo-crt backup finds out by itself)"
+        ) from error
     except PermissionError as error:
         if isinstance(error, KumoError) or error.filename is None:
             raise

@@ -211,10 +211,11 @@ def _send_all(plan: BackupPlan, lease: Lease) -> Task[Committed]:
     total = sum(_sealing.sealed_size(key, file.size) for file in plan.capture.files)
     meter = Meter(plan.progress, total if archive is None else archive.size)
     sender = Sender(plan.store, meter, plan.throttle, unfinished, plan.known.archives)
-    if archive is None:
-        files = yield from _send_files(plan, sender)
-    else:
-        files = yield from _send_archive(plan, sender, archive)
+    with may_be_read():
+        if archive is None:
+            files = yield from _send_files(plan, sender)
+        else:
+            files = yield from _send_archive(plan, sender, archive)
     proven = {item.file.key for item in plan.relied_on if item.source is not None}
     sent = [file for file in files if file.key not in proven]
     yield from _commit.check_sent(plan.store, plan.kept, sent)
