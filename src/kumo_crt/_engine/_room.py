@@ -60,7 +60,8 @@ class Room:
     def __init__(self, size: int) -> None:
         self._size = size
         self._taken: list[weakref.ref[Reservation]] = []
-        self._changing = threading.Lock()
+        # Reentrant: the garbage collector may run anything meanwhile.
+        self._changing = threading.RLock()
 
     def take(self, size: int, owner: object) -> Reservation | None:
         """A reservation; None if it does not fit."""
