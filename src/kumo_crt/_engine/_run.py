@@ -109,10 +109,9 @@ class _Run:
 
 def _wait(scheduler: Scheduler, longest: float) -> None:
     """Waits until a call is over, a sleeper's time has come, or the time is up."""
-    wait = longest
-    if scheduler.next_wake is not None:
-        wait = min(wait, scheduler.next_wake - time.monotonic())
-    ids = _take(scheduler.queue, max(wait, 0.0))
+    wake = scheduler.next_wake
+    wait = longest if wake is None else max(0.0, min(longest, wake - time.monotonic()))
+    ids = _take(scheduler.queue, wait)
     if ids:
         scheduler.land(ids)
     scheduler.wake()
