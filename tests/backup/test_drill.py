@@ -8,13 +8,13 @@ import shutil
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from rocksdict import Options, Rdict
 
 import kumo_crt
-from kumo_crt.backup import _ledger
+from kumo_crt.backup import _drill_opener, _ledger
 from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, severity_of
 from tests.backup.helpers import (
@@ -333,6 +333,34 @@ def test_what_was_damaged_before_it_was_backed_up(
     assert not repository.drill(scratch=scratch).ok  # its files are taken for those
     repository.backup(good, compact_first=True)  # as the message says
     assert repository.drill(scratch=scratch).ok
+
+
+@pytest.mark.parametrize("version", [5, 7])
+def test_tables_that_this_rocksdb_is_too_old_for(
+    repository: kumo_crt.Repository,
+    make: Make,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: int,
+) -> None:
+    """Of the version that it names there are tables, or it is what damage looks like."""
+
+    def refuse(path: str) -> NoReturn:
+        raise RuntimeError(
+            f"Corruption: Corrupt or unsupported format_version: {version} in {path}/000012.sst"
+        )
+
+    repository.backup(make("plain"))
+    monkeypatch.setattr(_drill_opener, "default_opener", lambda: refuse)
+    if version == 5:  # as its tables are
+        with pytest.raises(kumo_crt.RepositoryError, match="format_version 5, which the RocksDB"):
+            repository.drill(scratch=scratch)
+        assert repository.health()[0].drill_failed is None
+    else:
+        (problem,) = repository.drill(scratch=scratch).problems
+        assert problem.kind == "open"
+        assert repository.health()[0].drill_failed is not None
+    assert list(scratch.iterdir()) == []
 
 
 _FEW_FILES = """

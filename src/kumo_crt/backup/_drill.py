@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from kumo_crt import _core
 from kumo_crt._engine import Task
 from kumo_crt.backup import (
     _damage,
+    _drill_opener,
     _layout,
     _ledger,
     _notices,
@@ -27,9 +26,9 @@ from kumo_crt.backup import (
     _verify_job,
 )
 from kumo_crt.backup._allowed import allowed
-from kumo_crt.backup._capture import is_raw
 from kumo_crt.backup._capture._cost import has_merge_operator
 from kumo_crt.backup._drill_content import expected, scan
+from kumo_crt.backup._drill_opener import Opener
 from kumo_crt.backup._ledger import (
     FAULTS,
     RESOLUTION,
@@ -43,18 +42,13 @@ from kumo_crt.backup._ledger import (
 from kumo_crt.backup._objects import objects_of
 from kumo_crt.backup._reports import DrillReport, Problem
 from kumo_crt.backup._results import RestoreReport, Snapshot
-from kumo_crt.backup._room import Room, no_room, room_in
-from kumo_crt.backup._scratch import MAX_OPEN_FILES, scratch
+from kumo_crt.backup._room import Room, room_in
+from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 
 T = TypeVar("T")
-Opener = Callable[[str], Any]
 _SCRATCH = "kumo-drill-"
-# RocksDB's own words for what this process may not do, or has no memory for.
-_LIMITS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-# And for what an application brings along, which only an opener of its own has.
-_CODE = ("merge_operator", "does not match existing comparator")
 _ELSEWHERE = "name another directory (scratch=, --scratch of a drill; TMPDIR else)"
 
 
@@ -99,7 +93,7 @@ class _Found:
 
 def drill(plan: DrillPlan) -> DrillReport:
     """Restores a snapshot, opens it, reads everything, and compares."""
-    opener = plan.opener or _opener()
+    opener = plan.opener or _drill_opener.default_opener()
     snapshot = plan.snapshot
     found = _Found()
     if plan.trouble is not None:
@@ -187,30 +181,6 @@ def _restore_plan(plan: DrillPlan, found: _Found, target: Path, room: Room) -> _
     )
 
 
-def _opener() -> Opener:
-    """Opens databases of plain bytes, and those of rocksdict's own mode."""
-    try:
-        from rocksdict import Options, Rdict
-    except ImportError:
-        raise RepositoryError(
-            "a drill opens the restored database, which needs rocksdict: pip install "
-            "'kumo-crt[rocksdb]'"
-        ) from None
-
-    def options(raw: bool) -> Any:
-        made = Options(raw_mode=raw)
-        made.create_if_missing(False)
-        made.set_max_open_files(MAX_OPEN_FILES)
-        return made
-
-    def opened(path: str) -> Any:
-        raw = is_raw(Path(path))
-        families = {name: options(raw) for name in Rdict.list_cf(path, options(raw))}
-        return Rdict(path, options(raw), column_families=families)
-
-    return opened
-
-
 def _place_for(parent: Path | None) -> Path:
     where = parent if parent is not None else Path(tempfile.gettempdir())
     with allowed(where, "cannot be looked at", _ELSEWHERE):
@@ -244,7 +214,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     try:
         database = opener(str(target))
     except Exception as error:
-        _not_the_snapshots(plan, error, target)
+        _drill_opener.check_fault(error, target, ours=plan.opener is None)
         _problem(plan, found, "open", f"RocksDB does not open the restored database: {error}")
         return
     found.open_seconds = time.monotonic() - begun
@@ -254,7 +224,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         for name in plan.snapshot.column_families:
             found.families[name] = scan(database, name)
     except Exception as error:
-        _not_the_snapshots(plan, error, target)
+        _drill_opener.check_fault(error, target, ours=plan.opener is None)
         _problem(
             plan,
             found,
@@ -270,7 +240,7 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
     # A log that only RocksDB can read may hold more than was known when it was backed up.
     if sequence < plan.snapshot.sequence_number - known.may_lack(plan.snapshot):
         if merges:  # RocksDB ends the replay of a log at the first one
-            raise _only_its_application("its logs are not replayed without it")
+            raise _drill_opener.only_its_application("its logs are not replayed without it")
         _problem(
             plan,
             found,
@@ -280,28 +250,6 @@ def _read(plan: DrillPlan, found: _Found, target: Path, opener: Opener) -> None:
         )
     _compare_counts(plan, found, known.most)
     _compare_with_earlier(plan, found)
-
-
-def _not_the_snapshots(plan: DrillPlan, error: Exception, target: Path) -> None:
-    """Raises what is no fault of the snapshot's."""
-    if (full := no_room(error, target)) is not None:
-        raise full from error
-    if any(os.strerror(number) in str(error) for number in _LIMITS):
-        raise RepositoryError(
-            f"RocksDB cannot open or read the restored database here: {error}: give this process "
-            "more (ulimit -n, ulimit -v, limits of its service), and run the drill again: it says "
-            "nothing about the snapshot"
-        ) from error
-    if plan.opener is None and any(words in str(error) for words in _CODE):
-        raise _only_its_application(str(error)) from error
-
-
-def _only_its_application(why: str) -> RepositoryError:
-    return RepositoryError(
-        "the restored database needs a comparator or merge operator that only its application "
-        f"has: {why.rstrip('.')}. Drill it from there (Repository.drill, opener=), and verify it "
-        "with level 'full' here: this says nothing about the snapshot"
-    )
 
 
 def _close(plan: DrillPlan, found: _Found, database: Any) -> None:
