@@ -7,6 +7,16 @@ from collections.abc import Iterator
 
 from kumo_crt.exceptions import KumoError, RepositoryError
 
+_GONE = (
+    "is gone: somebody has opened the database, or checkpoint, meanwhile, or deletes from it. "
+    "Nothing was committed: run the backup again, of a database that is open with live=True "
+    "(kumo-crt backup finds out by itself)"
+)
+_DENIED = (
+    "{}: run the backup as the user that the database belongs to, or as root, or let this user "
+    "read all of its files"
+)
+
 
 @contextlib.contextmanager
 def may_be_read() -> Iterator[None]:
@@ -17,18 +27,8 @@ def may_be_read() -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
         if isinstance(error, KumoError) or error.filename is None:
             raise
-        raise RepositoryError(
-            f"{error.filename}: is gone: somebody has opened the database, or checkpoint, "
-            "meanwhile, or deletes from it. Nothing was committed: run the backup again, of a "
-            "database that is open with live=True (kumo-crt backup finds out by itself)"
-        ) from error
-    except PermissionError as error:
-        if isinstance(error, KumoError) or error.filename is None:
-            raise
-        raise RepositoryError(
-            f"{error.filename}: {error.strerror}: run the backup as the user that the database "
-            "belongs to, or as root, or let this user read all of its files"
-        ) from error
+        advice = _GONE if isinstance(error, FileNotFoundError) else _DENIED
+        raise RepositoryError(f"{error.filename}: {advice.format(error.strerror)}") from error
