@@ -49,6 +49,25 @@ def test_limits_of_the_environment(
     )
 
 
+def test_limits_of_the_environment_are_the_processes(
+    s3: kumo_crt.S3Client, bucket: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two repositories of it share them."""
+    monkeypatch.setenv("KUMO_CRT_MAX_REQUESTS_PER_SECOND", "41")  # a rate of this test's own
+    both = [kumo_crt.Repository.create(f"{url(bucket)}-{n}", client=s3) for n in range(2)]
+    path = make("one_key")
+
+    def back_up(repository: kumo_crt.Repository) -> None:
+        for _ in range(3):
+            repository.backup(path, live=True)
+
+    with watched(s3) as watch, ThreadPoolExecutor(2) as pool:
+        seconds = _seconds(lambda: list(pool.map(back_up, both)))
+    count = len([sent for sent in watch.sent if "/inflight/backup-" not in sent.key])
+    assert count > 30
+    assert (count - 2) / 41 < seconds < count / 41 + 5
+
+
 @pytest.mark.usefixtures("each_alone")
 def test_bytes_of_all_threads_together(
     repository: kumo_crt.Repository, s3: kumo_crt.S3Client, bucket: str, make: Make, tmp_path: Path

@@ -33,8 +33,8 @@ class Repository(Care, Keeping):
         environment: Name of the environment that this client belongs to (dev, staging, prod);
             else ``KUMO_ENVIRONMENT``. A repository of another one is refused before it is written.
         max_bytes_per_second: Limit for everything that goes through this object, in all threads
-            together: bodies that are sent and received. Memory needs no limit: files are streamed.
-            Else ``KUMO_CRT_MAX_BYTES_PER_SECOND``.
+            together: bodies that are sent and received. Else ``KUMO_CRT_MAX_BYTES_PER_SECOND``,
+            which is the whole process's. (For memory see ``memory_limit`` of `S3Client`.)
         max_requests_per_second: The same for requests; else ``KUMO_CRT_MAX_REQUESTS_PER_SECOND``.
         encryption_key: Key of an encrypted repository; else the one that ``KUMO_CRT_KEY_FILE``,
             ``KUMO_CRT_KEY_COMMAND`` or ``KUMO_CRT_KEY`` names, see `Key.from_environment`. Listing,

@@ -9,6 +9,13 @@ from typing import cast
 from kumo_crt._engine import Sleep, Task, Throttle
 from kumo_crt._units import parse_size, read_variable
 
+_BYTES = "KUMO_CRT_MAX_BYTES_PER_SECOND"
+_REQUESTS = "KUMO_CRT_MAX_REQUESTS_PER_SECOND"
+# Of the environment's limits, which are the whole process's: by variable and rate.
+_of_process: dict[tuple[str, float], Throttle] = {}
+# In a child, a lock of a thread of the parent's would never be given back.
+os.register_at_fork(after_in_child=_of_process.clear)
+
 
 class Budget:
     """Bytes and requests a second, for all that share it, in any thread.
@@ -34,13 +41,21 @@ class Budget:
     def of(cls, bytes_per_second: float | None, requests_per_second: float | None) -> Budget:
         """A budget with the environment's limits where none are given.
 
+        Those are shared by all budgets of the process that have them from there.
+
         Raises:
             ValueError: A rate is no number above 0.
         """
-        return cls(
-            _rate("KUMO_CRT_MAX_BYTES_PER_SECOND", bytes_per_second, parse_size),
-            _rate("KUMO_CRT_MAX_REQUESTS_PER_SECOND", requests_per_second, float),
+        found = cls(
+            _rate(_BYTES, bytes_per_second, parse_size),
+            _rate(_REQUESTS, requests_per_second, float),
         )
+        of_bytes, of_requests = found.rates
+        if bytes_per_second is None and of_bytes is not None and found._bytes is not None:
+            found._bytes = _of_process.setdefault((_BYTES, of_bytes), found._bytes)
+        if requests_per_second is None and of_requests is not None and found._requests is not None:
+            found._requests = _of_process.setdefault((_REQUESTS, of_requests), found._requests)
+        return found
 
     @property
     def is_unlimited(self) -> bool:
