@@ -6,9 +6,11 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +95,52 @@ def test_the_demo_cleans_up(
     assert "everything is removed" not in out
     assert list(scratch.iterdir()) == []
     assert processes_in(scratch) == []
+
+
+# Sends itself the signal where a module that is loaded makes a data class.
+_WHILE_LOADING = """
+import dataclasses, os, sys
+
+def execute(text, names, *more):
+    if names["__name__"] == sys.argv[1]:
+        text = f"__import__('os').kill({os.getpid()}, {sys.argv[2]})\\n{text}"
+    exec(text, names, *more)
+
+dataclasses.exec = execute
+from kumo_crt.cli._main import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.servers("seaweed-http")
+@pytest.mark.parametrize(("number", "code", "message"), _ENDS)
+@pytest.mark.parametrize(
+    "module", ["kumo_crt.backup._results", "kumo_crt.s3._context", "kumo_crt.backup._known"]
+)
+def test_while_a_module_is_loaded(
+    tmp_path: Path,
+    command_environment: dict[str, str],
+    boto: Any,
+    bucket: str,
+    database: Path,
+    number: int,
+    code: int,
+    message: str,
+    module: str,
+) -> None:
+    (tmp_path / "loading.py").write_text(_WHILE_LOADING)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "loading", module, str(int(number))),
+            *("backup", str(database), f"s3://{bucket}/repository", "--create"),
+        ],
+        env=command_environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, message), done.stdout
+    stored = boto.list_objects_v2(Bucket=bucket, Prefix="repository/snapshots/")
+    assert "Contents" not in stored

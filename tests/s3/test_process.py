@@ -96,6 +96,35 @@ def test_ctrl_c_ends_a_stalled_call(
         assert list(directory.iterdir()) == []
 
 
+# The parser of XML is loaded by the first answer that has any.
+_INTERRUPTED_LOADING = """
+    import importlib.machinery, os, signal, sys
+    import kumo_crt
+
+    class Finder(importlib.machinery.PathFinder):
+        @classmethod
+        def find_spec(cls, name, path=None, target=None):
+            if name == "pyexpat":
+                print("pyexpat", flush=True)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    sys.meta_path.insert(0, Finder)
+    with kumo_crt.S3Client(endpoint_url=sys.argv[1]) as client:
+        try:
+            print(list(client.list_objects(sys.argv[2])))
+        except KeyboardInterrupt:
+            print("interrupted")
+"""
+
+
+@pytest.mark.servers("seaweed-http")
+def test_interrupted_while_the_parser_is_loaded(s3_server: S3Server, bucket: str) -> None:
+    done = run_python(
+        _INTERRUPTED_LOADING, s3_server.endpoint_url, bucket, env=s3_server.environment()
+    )
+    assert done.stdout == "pyexpat\ninterrupted\n"
+
+
 _LIVELY = """
     import sys
     import kumo_crt

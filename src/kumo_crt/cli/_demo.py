@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import importlib.util
 import shutil
 import tempfile
@@ -108,19 +107,11 @@ def _check_means(args: argparse.Namespace) -> None:
         )
 
 
-# Ctrl-C while one is loaded is answered, and yet makes Python end the process by SIGINT instead of
-# with an exit code (where named tuples and data classes are made, which it does with exec).
-_NEEDED_LATER = ("uuid", "rocksdict", "kumo_crt.backup._upload", "kumo_crt.backup._restore")
-
-
 def demo(args: argparse.Namespace, output: Output) -> int:
     """Runs the demo."""
     _check_means(args)
     if args.dry_run:
         return _dry_run(args, output)
-    with deferred():
-        for name in _NEEDED_LATER:
-            importlib.import_module(name)
     report = Report(output)
     output.message("A live RocksDB is backed up to a real S3 server, destroyed, and restored.")
     begun = time.monotonic()

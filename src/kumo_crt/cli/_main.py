@@ -41,30 +41,11 @@ _COMMANDS = {
     "bench": "_bench:bench",
     "completion": "_completion:completion",
 }
-# What their work loads, where that is no command module's business: loaded with them all the same,
-# before Ctrl-C is answered. See `_demo._NEEDED_LATER`.
-_NEEDED = {
-    "backup": ("kumo_crt.backup._upload",),
-    "restore": ("kumo_crt.backup._restore",),
-    "snapshots": ("kumo_crt.backup._pins", "kumo_crt.backup._ledger"),
-    "verify": ("kumo_crt.backup._verify",),
-    "repair": ("kumo_crt.backup._repair",),
-    "repair-config": ("kumo_crt.backup._lost",),
-    "doctor": ("kumo_crt.backup._doctor",),
-    "drill": ("kumo_crt.backup._drill",),
-    "prune": ("kumo_crt.backup._prune",),
-    "put": ("kumo_crt.s3._client", "kumo_crt.s3._put"),
-    "get": ("kumo_crt.s3._client",),
-    "ls": ("kumo_crt.s3._client",),
-    "rm": ("kumo_crt.s3._client", "kumo_crt.s3._deletions", "kumo_crt.s3._head"),
-}
 _Command = Callable[[argparse.Namespace, Output], int]
 
 
 def _command(name: str) -> _Command:
     module, _, function = _COMMANDS[name].partition(":")
-    for needed in _NEEDED.get(name, ()):
-        importlib.import_module(needed)
     found: _Command = getattr(importlib.import_module(f"kumo_crt.cli.{module}"), function)
     return found
 
@@ -94,12 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
                 command = args.command
                 output = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
                 handler = _log(args.verbose)
-                if args.version:
-                    code = _version(output)
-                else:
-                    with _signals.deferred():  # why: `_demo._NEEDED_LATER`
-                        run = _command(args.command)
-                    code = run(args, output)
+                code = _version(output) if args.version else _command(args.command)(args, output)
                 output.flush()
                 return code
             except BaseException as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +16,16 @@ from kumo_crt.cli._errors import Terminated
 
 # How long a clean-up may take before another Ctrl-C ends the process at once.
 _PATIENCE = 15.0
+_IMPORT_PAUSE = 0.001
+_IMPORT_FILE = "<frozen importlib._bootstrap>"
 
 
 class _State:
     first = 0.0  # when the first signal came
     number = 0  # which it was
     deferred = 0  # depth of `deferred` blocks
-    pending = False  # it came inside one, and is still to be raised
+    pending = False  # it is still to be raised
+    outermost: FrameType | None = None  # whoever called this may be a module that is loaded
 
 
 def _raise() -> None:
@@ -32,13 +37,36 @@ def _raise() -> None:
 
 def _answer(number: int, frame: FrameType | None) -> None:
     if not _State.first:
-        _State.first, _State.number = time.monotonic(), number
-        if _State.deferred:
-            _State.pending = True
-        else:
-            _raise()
+        _State.first, _State.number, _State.pending = time.monotonic(), number, True
     elif time.monotonic() - _State.first > _PATIENCE:
         os._exit(128 + number)
+    if _State.pending and not _State.deferred:
+        if _is_importing(frame):
+            # Not a timer: starting one takes locks, which what was interrupted may hold.
+            _thread.start_new_thread(_again, (number,))
+        else:
+            _raise()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded, where an interrupt is not to be raised.
+
+    `exec`, with which named tuples and data classes are made, has Python end the process by SIGINT
+    instead of with an exit code; and extensions that load one another (`PyCapsule_Import`, as in
+    xml.etree) turn it into an ImportError, which is caught where there is a way without them.
+    """
+    while frame is not None and frame is not _State.outermost:
+        if frame.f_code.co_filename == _IMPORT_FILE:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _again(number: int) -> None:
+    time.sleep(_IMPORT_PAUSE)
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, number)
 
 
 @contextlib.contextmanager
@@ -54,6 +82,7 @@ def handled() -> Iterator[None]:
         yield
         return
     _State.first, _State.pending = 0.0, False
+    _State.outermost = sys._getframe(2)  # beyond contextlib
     # Whoever started us with a signal ignored (nohup, a shell's &) wants it to stay so.
     before = {
         number: signal.signal(number, _answer)
@@ -63,6 +92,7 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
+        _State.outermost = None
         # After a signal the process is about to end, and the interpreter's exit is not to be
         # interrupted either.
         if not _State.first:

@@ -19,6 +19,8 @@ def parse(document: bytes) -> Element:
     Raises:
         ValueError: It is not XML.
     """
+    # First: _elementtree loads it so (PyCapsule_Import) that Ctrl-C is taken for its absence.
+    import pyexpat  # noqa: F401
     from xml.etree import ElementTree
 
     try:
