@@ -58,6 +58,7 @@ class Settings:
     profile: str | None
     requester_pays: bool = False
     expected_bucket_owner: str | None = None
+    own_memory: bool = True  # memory_limit is the client's, not the whole process's
     patient: bool = False  # max_attempts was left open: more of them, where that helps
     checksum_trailers: bool = True
     proxy: str | None = field(default=None, repr=False)  # may hold a password
@@ -287,6 +288,7 @@ def resolve(
         profile=profile,
         requester_pays=requester_pays,
         expected_bucket_owner=expected_bucket_owner,
+        own_memory=memory_limit is not None,
         patient=max_attempts is None
         and not _environment("KUMO_CRT_MAX_ATTEMPTS", "AWS_MAX_ATTEMPTS"),
         checksum_trailers=_switch("checksum_trailers", checksum_trailers, True),

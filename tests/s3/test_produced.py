@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -108,27 +109,44 @@ def test_parts_share_the_memory_limit(
     assert stored("key") == maker.data
 
 
+@pytest.mark.parametrize("of", ["one client", "the process"])
 def test_operations_share_the_memory_limit(
-    s3_proxied: kumo_crt.S3Client, proxy: FaultProxy, bucket: str, stored: Read
+    s3_server: S3Server,
+    proxy: FaultProxy,
+    bucket: str,
+    stored: Read,
+    monkeypatch: pytest.MonkeyPatch,
+    of: str,
 ) -> None:
     """One part each may hold, and no more where that is all there is room for."""
     data = payload(6 * PART)
     streams = [io.BytesIO(data) for _ in range(4)]
     stall = Fault("stall", "request", PART // 2, method="PUT", target="partNumber", times=100)
+    arguments = s3_server.client_arguments(
+        endpoint_url=proxy.endpoint_url, part_size=PART, multipart_threshold=PART
+    )
+    with ExitStack() as stack:
+        if of == "one client":
+            one = stack.enter_context(kumo_crt.S3Client(**arguments, memory_limit=2 * PART))
+            clients = [one] * 4
+        else:
+            monkeypatch.setenv("KUMO_CRT_MEMORY_LIMIT", str(2 * PART))
+            clients = [stack.enter_context(kumo_crt.S3Client(**arguments)) for _ in range(4)]
 
-    def put(number: int) -> None:
-        s3_proxied.put_object(bucket, f"key-{number}", streams[number])
+        def put(number: int) -> None:
+            clients[number].put_object(bucket, f"key-{number}", streams[number])
 
-    with ThreadPoolExecutor(4) as pool, proxy.armed(stall):
-        puts = [pool.submit(put, number) for number in range(4)]
-        until = time.monotonic() + 10
-        while min(stream.tell() for stream in streams) < PART and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(0.5)  # in which more would be read
-        read = sum(stream.tell() for stream in streams)
-        proxy.release()
-        for done in puts:
-            done.result(60)
+        pool = stack.enter_context(ThreadPoolExecutor(4))
+        with proxy.armed(stall):
+            puts = [pool.submit(put, number) for number in range(4)]
+            until = time.monotonic() + 10
+            while min(stream.tell() for stream in streams) < PART and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(0.5)  # in which more would be read
+            read = sum(stream.tell() for stream in streams)
+            proxy.release()
+            for done in puts:
+                done.result(60)
     assert 4 * PART <= read <= 5 * PART + len(streams)
     assert stored("key-0") == stored("key-3") == data
 

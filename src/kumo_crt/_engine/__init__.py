@@ -5,7 +5,7 @@ drives any number of them on an event loop.
 """
 
 from kumo_crt._engine._meters import Meter
-from kumo_crt._engine._room import NO_ROOM, Reservation, Room
+from kumo_crt._engine._room import NO_ROOM, Reservation, Room, room_of_process
 from kumo_crt._engine._run import begin_exit, finish_background, run
 from kumo_crt._engine._tasks import (
     Blocking,
@@ -35,5 +35,6 @@ __all__ = [
     "Throttle",
     "begin_exit",
     "finish_background",
+    "room_of_process",
     "run",
 ]

@@ -1,7 +1,8 @@
-"""Memory that the operations of a client share."""
+"""Memory that operations share."""
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Self
@@ -83,3 +84,12 @@ class Room:
 
 # For what takes none.
 NO_ROOM = Reservation(0, None, None)
+
+_of_process: dict[int, Room] = {}
+# What threads of the parent's hold would never be given back in a child, nor their lock.
+os.register_at_fork(after_in_child=_of_process.clear)
+
+
+def room_of_process(size: int) -> Room:
+    """The room that all share who ask for one of this size."""
+    return _of_process.setdefault(size, Room(size))

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from kumo_crt import _config, _runtime
 from kumo_crt._config import Settings
-from kumo_crt._engine import Room
+from kumo_crt._engine import Room, room_of_process
 from kumo_crt.s3._context import Context
 from kumo_crt.s3._methods import presented
 from kumo_crt.s3._retry import Retries
@@ -39,7 +39,8 @@ class ClientBase:
     @_settings(_config.resolve)
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._room = Room(settings.memory_limit)
+        room = Room if settings.own_memory else room_of_process
+        self._room = room(settings.memory_limit)
         self._pid = os.getpid()
         self._context = Context(_runtime.new_client(settings), settings, Retries(settings))
         _runtime.register(self)

@@ -66,8 +66,9 @@ class S3Client(ClientBase):
             or ``KUMO_CRT_MULTIPART_THRESHOLD``.
         max_connections: Requests at once; 16, or ``KUMO_CRT_MAX_CONNECTIONS``.
         memory_limit: Bytes of what is held in memory to be sent or opened, such as parts of
-            streams, by all that the client does at once; 64 MiB, two parts where they are larger
-            than that, or ``KUMO_CRT_MEMORY_LIMIT``. One part each operation may hold in any case.
+            streams, by all that the client does at once; else 64 MiB, two parts where they are
+            larger than that, or ``KUMO_CRT_MEMORY_LIMIT``, by all of the process's clients that
+            leave it open together. One part each operation may hold in any case.
         event_loops: Network threads of the process, decided by its first client; else
             ``KUMO_CRT_EVENT_LOOPS``, else one for two CPUs (hardware threads), at least one.
         max_attempts: Tries of a request, the first included, with jittered backoff; else
