@@ -12,6 +12,7 @@ from rocksdict import Rdict
 
 import kumo_crt
 from kumo_crt import export
+from kumo_crt.backup import _documents
 from kumo_crt.export import _manifest
 from tests.export.helpers import PLACE, url
 from tests.support import databases
@@ -73,8 +74,9 @@ def _replace_file(boto: Any, bucket: str, content: bytes, entries: int) -> None:
     file["crc32c"] = f"{kumo_crt.crc32c(content):08x}"
     file["size"] = document["total_bytes"] = len(content)
     file["entries"] = document["entries"] = entries
+    del document["crc32c"]
     boto.put_object(
-        Bucket=bucket, Key=key, Body=json.dumps(document).encode(), ChecksumAlgorithm="CRC32C"
+        Bucket=bucket, Key=key, Body=_documents.encode(document), ChecksumAlgorithm="CRC32C"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -175,7 +174,7 @@ def encode_mark(hashes: Iterable[str]) -> bytes:
         "version": _documents.VERSION,
         "objects": list(hashes),
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _documents.encode(document)
 
 
 def decode_mark(document: bytes | memoryview, where: str) -> frozenset[str]:
@@ -184,7 +183,10 @@ def decode_mark(document: bytes | memoryview, where: str) -> frozenset[str]:
     Raises:
         FormatError: It is malformed.
     """
-    return frozenset(_inflight.hashes(_documents.Reader(document, where, "kumo-mark")))
+    reader = _documents.Reader(document, where, "kumo-mark")
+    hashes = frozenset(_inflight.hashes(reader))
+    reader.check_crc()
+    return hashes
 
 
 def read_marks(store: Store) -> Task[tuple[list[Mark], list[str]]]:

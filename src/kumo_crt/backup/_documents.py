@@ -52,6 +52,11 @@ def too_large(size: int) -> str:
     return f"{size} bytes: a document has {MAX_DOCUMENT} at most"
 
 
+def encode(document: Mapping[str, Any]) -> bytes:
+    """A document, with the CRC32C of all that comes before as its last member."""
+    return close(json.dumps(document, separators=(",", ":")).encode().removesuffix(b"}"))
+
+
 def close(members: bytes) -> bytes:
     """A document, without its closing brace, with the CRC32C of that as its last member."""
     return members + _CLOSING + f"{_core.crc32c(members):08x}".encode() + _END
@@ -100,6 +105,7 @@ class Reader:
         if not isinstance(parsed, dict):
             raise self.error("", "expected a JSON object")
         self._members: dict[str, Any] = parsed
+        self._is_changed = "crc32c" in parsed and not opened(document)[1]
         if parsed.get("format") != kind:
             raise self.error("format", f"expected {kind!r}")
         version = parsed.get("version")
@@ -116,6 +122,15 @@ class Reader:
                 f"{unknown!r}"[:80] + " is not known to this kumo_crt, and without it this would "
                 "be misread: use a newer kumo_crt",
             )
+
+    def check_crc(self) -> None:
+        """Compares the CRC32C, which documents of older versions may not have.
+
+        Raises:
+            FormatError: It is not that of the document.
+        """
+        if self._is_changed:
+            raise self.changed()
 
     def changed(self) -> FormatError:
         """The error of a document whose CRC32C is not right."""

@@ -6,7 +6,6 @@ Leases of those who work on the repository, and notices of damage (`_notices`).
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -128,7 +127,7 @@ def encode_lease(
         "objects": list(objects),
         "snapshots": list(snapshots),
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _documents.encode(document)
 
 
 def decode_lease(document: bytes | memoryview, where: str) -> Content:
@@ -143,9 +142,11 @@ def decode_lease(document: bytes | memoryview, where: str) -> Content:
     snapshots = reader.texts("snapshots")
     if not all(_layout.is_snapshot_id(item) for item in snapshots):
         raise reader.error("snapshots", "expected ids of snapshots")
-    return Content(
+    content = Content(
         hashes(reader), snapshots, reader.text("host"), reader.number("pid", (1 << 63) - 1)
     )
+    reader.check_crc()
+    return content
 
 
 def hashes(reader: _documents.Reader) -> tuple[str, ...]:

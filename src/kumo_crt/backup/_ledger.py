@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from kumo_crt._engine import Gather, Task
 from kumo_crt.backup import _layout
-from kumo_crt.backup._documents import VERSION, Reader, is_number, parse_time, time_text
+from kumo_crt.backup._documents import VERSION, Reader, encode, is_number, parse_time, time_text
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._writing import write_new_task
 from kumo_crt.exceptions import (
@@ -140,7 +139,7 @@ def object_hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def encode(ledger: Ledger, repository_id: str, tool: str) -> bytes:
+def encode_ledger(ledger: Ledger, repository_id: str, tool: str) -> bytes:
     """A ledger as a document."""
     by_time: dict[datetime, list[str]] = {}
     for name, at in ledger.reads.items():
@@ -170,7 +169,7 @@ def encode(ledger: Ledger, repository_id: str, tool: str) -> bytes:
             for snapshot, failed in sorted(ledger.failed_drills.items())
         ],
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return encode(document)
 
 
 def encode_damaged(damaged: Mapping[str, Damage]) -> list[dict[str, str]]:
@@ -212,6 +211,7 @@ def decode(document: bytes | memoryview, where: str) -> Ledger:
             if not isinstance(snapshot, str) or not isinstance(kind, str) or not _is_word(kind):
                 raise reader.error(field_name, "expected a snapshot and a kind")
             ledger.failed_drills[snapshot] = FailedDrill(_time(reader, field_name, entry), kind)
+    reader.check_crc()
     return ledger
 
 
@@ -318,7 +318,7 @@ def record_task(store: Store, new: Ledger, at: datetime, tool: str) -> Task[None
         newest = names[-1].removeprefix(HEALTH).removesuffix(".json") if names else None
         name = f"{HEALTH}{_layout.new_snapshot_id(at, newest)}.json"
         terms = store.terms
-        document = encode(new, terms.repository_id if terms is not None else "", tool)
+        document = encode_ledger(new, terms.repository_id if terms is not None else "", tool)
         try:
             yield from write_new_task(store, name, document)
         except PreconditionFailedError:

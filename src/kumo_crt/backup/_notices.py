@@ -5,7 +5,6 @@ Ledgers say the same to people. A notice is what makes a backup distrust an obje
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -53,7 +52,7 @@ def encode(damaged: Mapping[str, Damage], tool: str) -> bytes:
         "tool": tool,
         "damaged": _ledger.encode_damaged(damaged),
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _documents.encode(document)
 
 
 def decode(document: bytes | memoryview, where: str) -> dict[str, Damage]:
@@ -62,7 +61,10 @@ def decode(document: bytes | memoryview, where: str) -> dict[str, Damage]:
     Raises:
         FormatError: It is malformed.
     """
-    return _ledger.decode_damaged(_documents.Reader(document, where, "kumo-damage"))
+    reader = _documents.Reader(document, where, "kumo-damage")
+    damaged = _ledger.decode_damaged(reader)
+    reader.check_crc()
+    return damaged
 
 
 def read_task(store: Store, keys: Iterable[str]) -> Task[Notices]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 from kumo_crt._engine import Task
@@ -65,6 +64,7 @@ def decode_pin(document: bytes | memoryview, where: str) -> str:
     if not where.endswith("/" + pin_keys(snapshot_id)[0]):
         raise reader.error("snapshot", "expected the one that its name tells")
     reader.time("created_at")
+    reader.check_crc()
     return snapshot_id
 
 
@@ -94,7 +94,7 @@ def pin_task(store: Store, snapshot_id: str, now: datetime, *, dry_run: bool = F
         "snapshot": snapshot_id,
         "created_at": _documents.time_text(now),
     }
-    content = json.dumps(document, indent=1).encode() + b"\n"
+    content = _documents.encode(document)
     ours = []
     for key in pin_keys(snapshot_id):
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from kumo_crt.backup import _documents
 from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
 from kumo_crt.backup._layout import MAX_FILE_SIZE
 from kumo_crt.export._encoding import from_json, to_json
@@ -46,7 +46,7 @@ def encode(info: ExportInfo, tool: str) -> bytes:
             for file in info.files
         ],
     }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _documents.encode(document)
 
 
 def decode(document: bytes | memoryview, where: str, url: str) -> ExportInfo:
@@ -83,6 +83,7 @@ def decode(document: bytes | memoryview, where: str, url: str) -> ExportInfo:
         raise reader.error("entries", "not the sum of the files' entries")
     if info.total_bytes != sum(file.size for file in files):
         raise reader.error("total_bytes", "not the sum of the files' sizes")
+    reader.check_crc()
     return info
 
 
