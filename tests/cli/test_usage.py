@@ -13,6 +13,7 @@ import pytest
 import kumo_crt
 from kumo_crt import _config
 from kumo_crt.cli import _main, main
+from kumo_crt.cli._grammar import parse
 from tests.cli.conftest import COMMAND, Run
 from tests.support.processes import environment
 
@@ -42,11 +43,29 @@ BAD_LINES = [
     ["snapshots", "s3://bucket/p", "--endpoint-url", "localhost:9000"],
     ["snapshots", "s3://bucket/p", "--ca-file", "/no/such/file.pem"],
     ["snapshots", "s3://bucket/p", "--addressing-style", "odd"],
+    ["repair", "s3://bucket/p", "db", "--frob"],
+    ["restore", "s3://bucket/p", "target", "--delta", "another"],
+    ["prune", "s3://bucket/p", "--keep-last", "-2"],
     ["demo", "--size", "1MB"],
     ["demo", "--region", "eu-west-1"],
     ["bench"],
     ["bench", "s3://bucket/p", "--objects", "0"],
 ]
+
+
+@pytest.mark.parametrize(
+    ("line", "several", "wanted"),
+    [
+        ("repair s3://bucket/p --level full db", "source", ["db"]),
+        ("repair s3://bucket/p -n db copy", "source", ["db", "copy"]),
+        ("repair s3://bucket/p db -n copy", "source", ["db", "copy"]),
+        ("repair -n s3://bucket/p", "source", []),
+        (f"pin s3://bucket/p {_NONE} -n other", "snapshot", [_NONE, "other"]),
+        ("forget s3://bucket/p -n one two", "snapshot", ["one", "two"]),
+    ],
+)
+def test_options_may_stand_among_arguments(line: str, several: str, wanted: list[str]) -> None:
+    assert getattr(parse(line.split()), several) == wanted
 
 
 @pytest.mark.parametrize("line", BAD_LINES, ids=" ".join)

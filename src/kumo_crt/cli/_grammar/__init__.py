@@ -93,6 +93,12 @@ COMMON_DEFAULTS = {
     "addressing_style": "auto",
 }
 
+# Arguments of which there may be several.
+_SEVERAL = {
+    "repair": "source",
+    **dict.fromkeys(("pin", "unpin", "forget", "delete-snapshot"), "snapshot"),
+}
+
 
 def build() -> _Parser:
     """Makes the parser."""
@@ -134,7 +140,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = build()
     namespace = argparse.Namespace(**COMMON_DEFAULTS)
     unknown = parser.parse_known_args(arguments, namespace)[1]
-    if unknown:
+    several = _SEVERAL.get(namespace.command)
+    if several is not None and not any(word.startswith("-") for word in unknown):
+        # For argparse "URL [DB ...]" ends at the first option, be there a DB before it or not.
+        getattr(namespace, several).extend(unknown)
+    elif unknown:
         # argparse itself would name the help of kumo-crt, where the command's options are not.
         where = f"{parser.prog} {namespace.command or ''}".rstrip()
         raise UsageError(f"not understood: {' '.join(unknown)} (see {where} --help)")

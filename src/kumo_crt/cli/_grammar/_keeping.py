@@ -24,7 +24,7 @@ def _count(text: str) -> int:
 
         return ALL
     if not text.isascii() or not text.isdigit():
-        raise ArgumentTypeError(f"{text!r}: expected a whole number, or all")
+        raise ArgumentTypeError(f"{text!r}: expected a number, or -1 or all for all of them")
     return int(text)
 
 
