@@ -19,6 +19,9 @@ _LINES = [
     ("kumo-crt --json dr", {"drill"}),
     ("kumo-crt verify --leve", {"--level"}),
     ("kumo-crt verify --level ", _LEVELS),
+    ("kumo-crt repair --level ", _LEVELS - {"restore"}),
+    ("kumo-crt ls --addressing-style ", {"auto", "path", "virtual"}),
+    ("kumo-crt --addressing-style p", {"path"}),
     ("kumo-crt completion ", set(SHELLS)),
     ("kumo-crt prune s3://b/p --keep-m", {"--keep-monthly"}),
 ]

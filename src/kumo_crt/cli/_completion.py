@@ -99,9 +99,7 @@ def _bash(before: _Command, commands: list[_Command]) -> Iterator[str]:
     names = " ".join(command.name for command in commands)
     every: dict[tuple[str, ...], _Option] = {}
     for option in (option for one in (before, *commands) for option in one.options):
-        # An option has the same words everywhere, of which some commands take only some.
-        if len(option.words) >= len(every.get(option.names, option).words):
-            every[option.names] = option
+        every.setdefault(option.names, option)
     yield '# eval "$(kumo-crt completion bash)", in ~/.bashrc'
     yield "_kumo_crt() {"
     yield "    local word command= words= current=${COMP_WORDS[COMP_CWORD]}"
@@ -109,14 +107,16 @@ def _bash(before: _Command, commands: list[_Command]) -> Iterator[str]:
     yield '    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do'
     yield f"        case $word in {names.replace(' ', '|')}) command=$word; break ;; esac"
     yield "    done"
-    yield "    case ${COMP_WORDS[COMP_CWORD-1]} in"
-    for option in every.values():
-        if option.takes == "words":
-            words = " ".join(option.words)
-            yield f"        {'|'.join(option.names)})"
-            yield f'            COMPREPLY=($(compgen -W "{words}" -- "$current")); return ;;'
+    yield "    case $command:${COMP_WORDS[COMP_CWORD-1]} in"
+    for command in (*commands, before):
+        for option in command.options:
+            # Some commands take only some of the words that others take.
+            if option.takes == "words" and (not command.name or option not in before.options):
+                words, one = " ".join(option.words), command.name or "*"
+                yield f"        {'|'.join(f'{one}:{name}' for name in option.names)})"
+                yield f'            COMPREPLY=($(compgen -W "{words}" -- "$current")); return ;;'
     for takes, action in (("files", "return"), ("text", "compopt +o default; return")):
-        found = [name for o in every.values() if o.takes == takes for name in o.names]
+        found = [f"*:{name}" for o in every.values() if o.takes == takes for name in o.names]
         yield f"        {'|'.join(found)}) {action} ;;"
     yield "    esac"
     yield "    case $command in"

@@ -71,7 +71,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     completing = command(
         "completion",
         "write a script that lets a shell complete command lines",
-        "Write a script that lets a shell complete commands and options; its first line says where "
+        "Write a script that lets a shell complete commands and options; its first lines say where "
         "it goes",
     )
     completing.add_argument(
