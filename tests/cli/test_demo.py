@@ -127,6 +127,18 @@ def test_in_a_bucket_that_exists_and_kept(kumo: Run, boto: Any, bucket: str, scr
     assert [p.name for d in scratch.iterdir() for p in d.iterdir()] == ["restored"]
 
 
+def test_a_failure_tells_its_own_reason(kumo: Run, bucket: str, scratch: Path) -> None:
+    """Not that of the clean-up, which fails for the same one."""
+    line, env = ("demo", "--size", "5MB", "--bucket"), {"TMPDIR": str(scratch)}
+    kumo(*line, "no-such-bucket-here", env=env).failed(1, "error: NoSuchBucket")
+    refused = kumo(*line, bucket, env={**env, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    warning, error = refused.err.splitlines()
+    assert refused.code == 12
+    assert error.startswith("kumo-crt: error: SignatureDoesNotMatch")
+    assert warning.startswith(f"kumo-crt: warning: what is below s3://{bucket}/kumo-demo-")
+    assert list(scratch.iterdir()) == []
+
+
 def _without(module: str, *line: str, **env: str) -> Outcome:
     """Runs the command where a package is not installed."""
     program = (

@@ -159,13 +159,23 @@ def elsewhere(args: argparse.Namespace, output: Output) -> Iterator[Site]:
     with open_client(args, output) as client:
         if args.bucket is None:
             client.create_bucket(bucket)
+
+        def leave() -> None:
+            if not args.keep:
+                _leave(client, bucket, f"{name}/", with_bucket=args.bucket is None)
+
         try:
             seconds = time.monotonic() - begun
             url = f"s3://{bucket}/{name}"
             yield Site(client, url, server, bucket, f"{name}/", seconds)
-        finally:
-            if not args.keep:
-                _leave(client, bucket, f"{name}/", with_bucket=args.bucket is None)
+        except BaseException:
+            try:
+                leave()
+            except CommandError as error:
+                # What went wrong first is what the user has to know, and what the exit code tells.
+                output.warning(str(error))
+            raise
+        leave()
 
 
 def _leave(client: kumo_crt.S3Client, bucket: str, prefix: str, *, with_bucket: bool) -> None:
@@ -182,6 +192,8 @@ def _leave(client: kumo_crt.S3Client, bucket: str, prefix: str, *, with_bucket: 
             if with_bucket:
                 client.delete_bucket(bucket)
         except S3Error as error:
+            if error.code == "NoSuchBucket":
+                return
             # What an interrupted backup had under way can land after the listing.
             if error.code == "BucketNotEmpty" and attempt < _LEAVE_ATTEMPTS:
                 time.sleep(_LEAVE_PAUSE)
@@ -193,4 +205,6 @@ def _leave(client: kumo_crt.S3Client, bucket: str, prefix: str, *, with_bucket: 
 
 
 def _left_behind(bucket: str, prefix: str, error: KumoError) -> CommandError:
-    return CommandError(f"s3://{bucket}/{prefix} was not removed, do it yourself: {error}")
+    return CommandError(
+        f"what is below s3://{bucket}/{prefix} was not removed, do it yourself: {error}"
+    )

@@ -115,14 +115,17 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cleaned_up() -> Iterator[contextlib.ExitStack]:
-    """A stack that is unwound whatever signal comes, and when."""
+    """A stack that is unwound whatever signal comes, and when; it is told of what was raised."""
     stack = contextlib.ExitStack()
     try:
         try:
             yield stack
-        finally:
+        except BaseException as error:
             with deferred():
-                stack.close()
+                stack.__exit__(type(error), error, error.__traceback__)
+            raise
+        with deferred():
+            stack.close()
     finally:
         # For a signal between the lines above; there is no second one. Else there is nothing left.
         with deferred():

@@ -27,14 +27,20 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "demo",
         "watch a live database being backed up, destroyed, restored and compared",
         "Make a database, back it up to a real S3 server while it is written to, destroy it, "
-        "restore it and compare every key. Needs no configuration: without --endpoint-url the "
-        "server is SeaweedFS on this machine. Everything is removed at the end",
+        "restore it and compare every key. Needs no configuration: without --endpoint-url and "
+        "--bucket the server is SeaweedFS on this machine. Everything is removed at the end",
     )
     demo.add_argument("--size", type=units.size, default=units.size("300MB"), help="default: 300MB")
     demo.add_argument(
-        "--bucket", help="with --endpoint-url: an existing bucket to use (default: make one)"
+        "--bucket",
+        help="an existing bucket to use, at --endpoint-url or where the AWS settings say (default: "
+        "make one at --endpoint-url)",
     )
-    demo.add_argument("--keep", action="store_true", help="keep the restored database")
+    demo.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the restored database, and the repository that is on a server of yours",
+    )
     options.dry_run(demo, "only look whether all that it needs is there")
 
     bench = command(
