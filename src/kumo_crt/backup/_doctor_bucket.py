@@ -191,12 +191,15 @@ def _encryption(store: Store, findings: Findings) -> Task[None]:
         findings.ok("encryption", f"this repository asks for {wanted} with every object")
     elif found:
         findings.ok("encryption", f"the bucket encrypts with {found}")
+    elif store.terms is not None and store.terms.key_check is not None:
+        findings.ok("encryption", "files are encrypted before they are sent, if not by the service")
     else:
         findings.add(
             WARNING,
             "encryption",
             "neither the bucket nor this repository asks for encryption at rest",
-            "set the bucket's default encryption, or create repositories with sse= (--sse)",
+            "set the bucket's default encryption, or create repositories with sse= (--sse), or "
+            "with a key of your own (kumo-crt keygen)",
         )
 
 
