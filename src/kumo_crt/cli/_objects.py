@@ -131,11 +131,11 @@ def _dry_get(
     replaces = target is not None and target.exists()
     document = {"size": head.size, "replaces": replaces, "dry_run": True}
     output.document({"bucket": bucket, "key": key, "file": target, **document})
-    if target is not None:
-        output.message(
-            f"dry run: would write {printable(str(target))} ({format_bytes(head.size)})"
-            + (", replacing the file there" if replaces else "")
-        )
+    where = "to standard output" if target is None else printable(str(target))
+    output.message(
+        f"dry run: would write {where} ({format_bytes(head.size)})"
+        + (", replacing the file there" if replaces else "")
+    )
     return errors.DONE
 
 
