@@ -143,7 +143,7 @@ def test_it_is_written_anew(
     new = json.loads(get(boto, bucket, CONFIG))
     its_own = {"created_at": "", "crc32c": ""}
     assert {**new, **its_own} == {**old, **its_own}
-    with pytest.raises(kumo_crt.RepositoryError, match="already: open it"):
+    with pytest.raises(kumo_crt.RepositoryError, match="nothing is to be done"):
         named.recover_config()
 
     opened = kumo_crt.Repository.open(url(bucket), client=s3, encryption_key=key)

@@ -327,7 +327,7 @@ def test_a_lost_configuration(
     (config,) = [key for key in _keys(boto, bucket) if key.endswith("kumo-repository.json")]
     old = boto.get_object(Bucket=bucket, Key=config)["Body"].read()
     line = ("repair-config", repository)
-    kumo(*line).failed(1, "already: open it")
+    kumo(*line).failed(1, "nothing is to be done")
     boto.delete_object(Bucket=bucket, Key=config)
     before = _keys(boto, bucket)
     commands: list[tuple[Any, ...]] = [

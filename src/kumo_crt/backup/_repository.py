@@ -212,7 +212,10 @@ class Repository(Care, Keeping):
         from kumo_crt.backup import _lost
 
         if self._run(self._store().config()) is not None:
-            raise self._exists()
+            raise RepositoryError(
+                f"{self._location}: the configuration is there, and can be read: nothing is to be "
+                "done, and nothing was written"
+            )
         self._key = self._find_key()
         config = self._run(_lost.recovered_task(self._store()))
         self._check_environment(config)
