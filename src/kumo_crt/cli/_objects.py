@@ -17,7 +17,7 @@ from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
 from kumo_crt.cli._errors import CommandError, UsageError
-from kumo_crt.cli._output import Output, fields, printable, timestamp
+from kumo_crt.cli._output import Output, fields, printable, timestamp, to_stderr
 from kumo_crt.cli._units import format_bytes, format_rate, format_seconds
 from kumo_crt.exceptions import ChecksumMismatchError, KumoError, NotFoundError, TransportError
 
@@ -132,10 +132,11 @@ def _dry_get(
     document = {"size": head.size, "replaces": replaces, "dry_run": True}
     output.document({"bucket": bucket, "key": key, "file": target, **document})
     where = "to standard output" if target is None else printable(str(target))
-    output.message(
-        f"dry run: would write {where} ({format_bytes(head.size)})"
-        + (", replacing the file there" if replaces else "")
-    )
+    what = f"dry run: would write {where} ({format_bytes(head.size)})"
+    if target is not None:
+        output.message(what + (", replacing the file there" if replaces else ""))
+    elif not output.quiet:
+        to_stderr(what)  # on standard output there is the object, or nothing
     return errors.DONE
 
 
