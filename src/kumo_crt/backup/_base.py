@@ -148,6 +148,7 @@ class RepositoryBase:
 
         Raises:
             SnapshotNotFoundError: There is none at this URL.
+            NotFoundError: There is no such bucket.
             EncryptionKeyError: The key is another one's, or the repository is not encrypted.
             FormatError: It is of a version that this kumo_crt does not know, or its configuration
                 is lost.

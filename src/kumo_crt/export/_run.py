@@ -87,6 +87,7 @@ def export(
     Raises:
         RepositoryError: There is an export at the URL, or the source cannot be exported.
         RepositoryLockedError: The directory's database is open, and ``live`` is not set.
+        NotFoundError: There is no such bucket.
     """
     begun = time.monotonic()
     if encoding not in ENCODINGS:
@@ -166,6 +167,7 @@ def import_(
 
     Raises:
         SnapshotNotFoundError: There is no export at the URL.
+        NotFoundError: There is no such bucket.
         IntegrityError: It is damaged.
         FormatError: Its manifest is not one that this kumo_crt knows.
         RepositoryLockedError: The target's database is open elsewhere.
@@ -201,6 +203,7 @@ def inspect(url: str, *, client: S3Client | None = None) -> ExportInfo:
 
     Raises:
         SnapshotNotFoundError: There is no export at the URL.
+        NotFoundError: There is no such bucket.
         FormatError: Its manifest is not one that this kumo_crt knows.
     """
     location = Location.parse(url)

@@ -37,7 +37,7 @@ An option wins over its variable, which wins over the AWS config file.
 
 exit codes:
   0 done   1 failed   2 usage   3 done, with problems found
-  10 no such repository or snapshot   11 locked
+  10 no such repository, snapshot or export   11 locked
   12 credentials, permission or key   130 interrupted   129, 143 terminated
 """
 
