@@ -18,7 +18,7 @@ from kumo_crt.backup._configuration import Config
 from kumo_crt.backup._keeping import Keeping
 from kumo_crt.backup._results import RestoreReport, Snapshot
 from kumo_crt.backup._snapshots import OnDamage
-from kumo_crt.exceptions import RepositoryError
+from kumo_crt.exceptions import AccessDeniedError, RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
 Progress = Callable[[int, int], object]
@@ -74,7 +74,9 @@ class Repository(Care, Keeping):
             data_paths: Further directories of the database (``db_paths``, ``cf_paths``), where
                 RocksDB's LOG does not name them.
             compact_first: Compact all column families of an open `Rdict`, or of a closed database,
-                before: fewer and larger files. Refused for a directory whose database is open.
+                before: fewer and larger files. Where the last drill found tables that RocksDB
+                cannot read, all are written once more: of the same identity, good ones would not
+                be sent. Refused for a directory whose database is open.
             tags: Texts to keep with the snapshot.
             progress: Called with bytes done and total, ten times a second at most.
             max_bytes_per_second: Limit for what is sent.
@@ -112,7 +114,7 @@ class Repository(Care, Keeping):
         self._need_key("a backup")
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
-            compact(source)
+            compact(source, everything=begun is not None and self._has_rotten_tables())
 
         def attempt(begun: tuple[Config, datetime] | None) -> Snapshot:
             since = boottime()
@@ -142,6 +144,15 @@ class Repository(Care, Keeping):
             # What had to be sent once more has been given up by now: a new capture has it.
             _log.warning("%s (this is done now)", error)
             return attempt(self._guarded())
+
+    def _has_rotten_tables(self) -> bool:
+        """Whether drills say that tables which are stored have to be replaced by others."""
+        from kumo_crt.backup import _ledger
+
+        try:
+            return self._run(_ledger.read_task(self._store())).has_rotten_tables()
+        except AccessDeniedError:
+            return False
 
     def _create_with_first(
         self,

@@ -49,15 +49,22 @@ def warnings_of(manifest: _core.ManifestState) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compact_open(database: Any) -> None:
-    """Compacts all column families of an open `rocksdict.Rdict`."""
+def compact_open(database: Any, *, everything: bool = False) -> None:
+    """Compacts all column families of an open `rocksdict.Rdict`.
+
+    Args:
+        database: It.
+        everything: Write all of them once more, what is on the last level already as well.
+    """
     # The caller has it: the database is one of its objects.
     from rocksdict import BottommostLevelCompaction, CompactOptions
 
-    for _, family in families_of(database):
-        family.compact_range(None, None)
     forced = CompactOptions()
     forced.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+    for _, family in families_of(database):
+        family.compact_range(None, None, forced if everything else CompactOptions())
+    if everything:
+        return
     scattered = set(_scattered(Path(database.path())))
     for name, family in families_of(database):
         if name in scattered:
@@ -84,8 +91,12 @@ def families_of(database: Any) -> Iterator[tuple[str, Any]]:
         yield name, database.get_column_family(name)
 
 
-def compact_closed(path: Path) -> None:
+def compact_closed(path: Path, *, everything: bool = False) -> None:
     """Opens a closed database with the options that it has itself, and compacts it.
+
+    Args:
+        path: Its directory.
+        everything: See `compact_open`.
 
     Raises:
         RepositoryLockedError: It is open in some process.
@@ -113,7 +124,7 @@ def compact_closed(path: Path) -> None:
         ) from error
     try:
         try:
-            compact_open(database)
+            compact_open(database, everything=everything)
         finally:
             database.close()  # RocksDB tells here what its threads have met
     except Exception as error:

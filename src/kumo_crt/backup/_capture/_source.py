@@ -114,17 +114,21 @@ def _from_directory(places: Places, live: bool) -> Iterator[Capture]:
         yield taken
 
 
-def compact(source: object) -> None:
+def compact(source: object, *, everything: bool = False) -> None:
     """Compacts a database before it is captured.
+
+    Args:
+        source: The open database, or its directory.
+        everything: Write all tables once more, so that none has the identity that it had.
 
     Raises:
         RepositoryLockedError: The directory's database is open in some process.
         RepositoryError: It cannot be compacted without its application.
     """
     if is_open_database(source):
-        compact_open(source)
+        compact_open(source, everything=everything)
     elif isinstance(source, str | os.PathLike):
-        compact_closed(Path(source).resolve())
+        compact_closed(Path(source).resolve(), everything=everything)
 
 
 @contextlib.contextmanager
