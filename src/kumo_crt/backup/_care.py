@@ -67,11 +67,11 @@ class Care(RepositoryBase):
                 of all bytes, those that were not read for longest: t such runs read everything.
             max_bytes: Read no more than these, but at least one object, and first what was not
                 read for longest.
-            executor: Any `concurrent.futures.Executor`: its workers check the objects. What they
-                are sent can be pickled and run twice; credentials that were given to the client,
-                and the key of an encrypted repository, go with it. All workers together keep to the
-                repository's limits of bytes and requests. Level ``"quick"`` has nothing to share
-                out.
+            executor: Any `concurrent.futures.Executor`: its workers check the objects; processes
+                are to be spawned, not forked (``mp_context``). What they are sent can be pickled
+                and run twice; credentials that were given to the client, and the key of an
+                encrypted repository, go with it. All workers together keep to the repository's
+                limits of bytes and requests. Level ``"quick"`` has nothing to share out.
             record: Whether to write down what was read. By default it is, where this client may
                 write, and its environment is the repository's.
             progress: Called with bytes done and total, ten times a second at most.
