@@ -14,7 +14,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 import kumo_crt
-from kumo_crt.backup import _documents, _drill_opener, _ledger
+from kumo_crt.backup import _documents, _drill_opener, _layout, _ledger
 from tests.backup.conftest import Library, Make
 from tests.backup.doctoring import doctor_of, severity_of
 from tests.backup.helpers import (
@@ -334,6 +334,21 @@ def test_what_was_damaged_before_it_was_backed_up(
     assert not repository.drill(scratch=scratch).ok  # its files are taken for those
     repository.backup(good, compact_first=True)  # as the message says
     assert repository.drill(scratch=scratch).ok
+
+
+def test_the_last_drill_of_a_database_tells_of_its_tables() -> None:
+    at = datetime(2026, 11, 23, 6, tzinfo=UTC)
+    one, newer = (_layout.new_snapshot_id(at + timedelta(seconds=n), None, "one") for n in range(2))
+    other = _layout.new_snapshot_id(at, None, "another")
+    ledger = _ledger.Ledger(drills={other: _ledger.Drilled(at + timedelta(days=1), {})})
+    assert not ledger.has_rotten_tables("one")
+    ledger.failed_drills = {one: _ledger.FailedDrill(at, "open")}
+    assert ledger.has_rotten_tables("one")
+    assert not ledger.has_rotten_tables("another")
+    ledger.drills[newer] = _ledger.Drilled(at + timedelta(hours=1), {})
+    assert not ledger.has_rotten_tables("one")
+    ledger.failed_drills[newer] = _ledger.FailedDrill(at + timedelta(hours=2), "restore")
+    assert not ledger.has_rotten_tables("one")
 
 
 @pytest.mark.parametrize("source", ["open", "closed"])

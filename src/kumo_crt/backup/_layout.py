@@ -159,12 +159,7 @@ def _mark(db_id: str) -> str:
 
 def may_be_of(snapshot_id: str, db_id: str) -> bool:
     """Whether a snapshot is likely to be of a database, by its id."""
-    return mark_of(snapshot_id) == _mark(db_id)
-
-
-def mark_of(snapshot_id: str) -> str:
-    """What the id of a snapshot tells of its database."""
-    return snapshot_id[20:22]
+    return snapshot_id[20:22] == _mark(db_id)
 
 
 def is_snapshot_id(text: str) -> bool:

@@ -107,19 +107,15 @@ class Ledger:
         failed, good = self.failed_drills.get(snapshot), self.drills.get(snapshot)
         return failed if failed is None or good is None or good.at <= failed.at else None
 
-    def has_rotten_tables(self) -> bool:
+    def has_rotten_tables(self, db_id: str) -> bool:
         """Whether the last drill of a database found what RocksDB cannot read.
 
-        Databases are told apart by the marks in the ids of their snapshots.
+        It may have been of another one, as ids of snapshots tell few from each other.
         """
-        last: dict[str, tuple[datetime, str, bool]] = {}
-        rotten = {i: f.at for i, f in self.failed_drills.items() if f.kind in ("open", "content")}
-        good = {snapshot: drilled.at for snapshot, drilled in self.drills.items()}
-        for times, is_rotten in ((good, False), (rotten, True)):
-            for snapshot, at in times.items():
-                mark, drill = _layout.mark_of(snapshot), (at, snapshot, is_rotten)
-                last[mark] = max(last.get(mark, drill), drill)
-        return any(is_rotten for _, _, is_rotten in last.values())
+        rotten = ((i, f.at, f.kind in ("open", "content")) for i, f in self.failed_drills.items())
+        good = ((i, drilled.at, False) for i, drilled in self.drills.items())
+        found = ((at, i, bad) for i, at, bad in (*good, *rotten) if _layout.may_be_of(i, db_id))
+        return max(found, default=(None, None, False))[-1]
 
     def add(self, other: Ledger) -> None:
         """Takes over what is newer in another one."""

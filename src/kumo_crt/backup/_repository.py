@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
@@ -114,7 +115,7 @@ class Repository(Care, Keeping):
         self._need_key("a backup")
         throttle = Throttle(max_bytes_per_second) if max_bytes_per_second is not None else None
         if compact_first and not dry_run:
-            compact(source, everything=begun is not None and self._has_rotten_tables())
+            compact(source, everything=begun is not None and self._has_rotten_tables(source))
 
         def attempt(begun: tuple[Config, datetime] | None) -> Snapshot:
             since = boottime()
@@ -145,12 +146,14 @@ class Repository(Care, Keeping):
             _log.warning("%s (this is done now)", error)
             return attempt(self._guarded())
 
-    def _has_rotten_tables(self) -> bool:
+    def _has_rotten_tables(self, source: Any) -> bool:
         """Whether drills say that tables which are stored have to be replaced by others."""
         from kumo_crt.backup import _ledger
+        from kumo_crt.backup._capture import identity_file, is_open_database
 
+        db_id = identity_file(Path(source.path() if is_open_database(source) else source))
         try:
-            return self._run(_ledger.read_task(self._store())).has_rotten_tables()
+            return self._run(_ledger.read_task(self._store())).has_rotten_tables(db_id)
         except AccessDeniedError:
             return False
 
