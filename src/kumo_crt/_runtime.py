@@ -45,7 +45,10 @@ def new_client(settings: Settings) -> _core.Client:
         return _native(settings)
     except _core.CrtError as error:
         if error.name.startswith("AWS_AUTH") or settings.profile is not None:
-            raise CredentialsError(f"{error}. Look at the profile and its files") from None
+            raise CredentialsError(
+                f"{error}. Is there such a profile, with credentials, in ~/.aws/config "
+                "(AWS_CONFIG_FILE) or ~/.aws/credentials (AWS_SHARED_CREDENTIALS_FILE)?"
+            ) from None
         hint = ". It has to hold certificates, as PEM" if settings.ca_file else ""
         raise ValueError(f"{error}{hint}") from None
 

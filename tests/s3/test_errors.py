@@ -112,6 +112,17 @@ class TestAccess:
             client.put_object(bucket, "key", b"data")
         assert time.monotonic() - before < 20
 
+    def test_no_such_profile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "config").write_text("[profile other]\nregion = us-east-1\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        with (
+            pytest.raises(
+                kumo_crt.CredentialsError, match=r"nope: .*Is there such a profile, with cred"
+            ),
+            kumo_crt.S3Client(endpoint_url="http://127.0.0.1:9", profile="nope") as client,
+        ):
+            client.head_object("bucket", "key")
+
 
 class TestTransport:
     def test_nobody_listens(self) -> None:

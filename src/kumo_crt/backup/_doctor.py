@@ -111,7 +111,7 @@ def _endpoint(plan: DoctorPlan, findings: Findings) -> None:
             WARNING,
             "endpoint",
             f"{url}: its certificate is not looked at",
-            "name the CA's file (ca_file, AWS_CA_BUNDLE) instead of turning the check off",
+            "name the CA's file (ca_file, --ca-file, AWS_CA_BUNDLE): do not turn the check off",
         )
         return
     until = _certificate_until(plan.settings, parts.hostname or "", parts.port or 443)

@@ -317,13 +317,13 @@ def _without_answer(name: str, text: str, what: str, endpoint: str) -> KumoError
     if name.startswith("AWS_AUTH") and not name.startswith(_NO_CREDENTIALS_MATTER):
         return CredentialsError(
             f"{what}: no credentials could be had: {text} ({name}). Set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, choose a profile, or pass access_key_id and secret_access_key "
-            "(anonymous=True for public data)"
+            "AWS_SECRET_ACCESS_KEY, choose a profile (profile=, --profile, AWS_PROFILE), or pass "
+            "access_key_id and secret_access_key (anonymous=True, --anonymous for public data)"
         )
     if "TLS" in name or name.startswith("AWS_ERROR_PKI"):
         return TransportError(
             f"{what}: no secure connection to {endpoint}: {text} ({name}). If its certificate is "
-            "signed by your own CA, name the CA's file with ca_file or AWS_CA_BUNDLE"
+            "signed by your own CA, name the CA's file (ca_file, --ca-file, AWS_CA_BUNDLE)"
         )
     # With all addresses of a host known to be dead, the resolver has none to give.
     if name.startswith("AWS_IO_DNS") and not _is_address(endpoint):
