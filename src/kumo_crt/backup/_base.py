@@ -146,6 +146,14 @@ class RepositoryBase:
 
         An encrypted one can be opened without its key, for what needs none.
 
+        Args:
+            url: ``s3://bucket/prefix``.
+            client: See the class.
+            environment: See the class.
+            max_bytes_per_second: See the class.
+            max_requests_per_second: See the class.
+            encryption_key: See the class.
+
         Raises:
             SnapshotNotFoundError: There is none at this URL.
             NotFoundError: There is no such bucket.

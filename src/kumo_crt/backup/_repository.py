@@ -253,8 +253,12 @@ class Repository(Care, Keeping):
     def snapshot(self, snapshot_id: str = "latest") -> Snapshot:
         """One snapshot.
 
+        Args:
+            snapshot_id: Id, or ``"latest"``.
+
         Raises:
             SnapshotNotFoundError: There is none of this id, or none at all.
+            FormatError: Its manifest is damaged or lost, and its spare is of no use.
         """
         from kumo_crt.backup._pins import is_pinned
 
