@@ -345,6 +345,9 @@ def test_the_last_drill_of_a_database_tells_of_its_tables() -> None:
     ledger.failed_drills = {one: _ledger.FailedDrill(at, "open")}
     assert ledger.has_rotten_tables("one")
     assert not ledger.has_rotten_tables("another")
+    older = _layout.new_snapshot_id(at - timedelta(seconds=1), None, "one")
+    ledger.drills[older] = _ledger.Drilled(at + timedelta(hours=1), {})
+    assert ledger.has_rotten_tables("one")
     ledger.drills[newer] = _ledger.Drilled(at + timedelta(hours=1), {})
     assert not ledger.has_rotten_tables("one")
     ledger.failed_drills[newer] = _ledger.FailedDrill(at + timedelta(hours=2), "restore")

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from rocksdict import Rdict
 
+import kumo_crt
+from kumo_crt.backup import SnapshotHealth
 from kumo_crt.cli import _units as units
+from kumo_crt.cli._care import _failed_drills
 from tests.cli.conftest import Run
 from tests.support import databases
 
@@ -404,8 +407,9 @@ def test_a_drill_that_failed_is_told_until_one_succeeds(
     lines = listing.out.splitlines()
     assert "DRILL FAILED" in lines[2]
     assert "DRILL FAILED" not in lines[1]
-    assert lines[3].startswith(f"the last drill, of snapshot {failed} at 2")
-    assert lines[3].endswith(f"Z, FAILED (content): kumo-crt drill --snapshot {failed} tells why")
+    assert lines[3].startswith(f"the drill of snapshot {failed} at 2")
+    assert "Z FAILED (content), and none " in lines[3]
+    assert lines[3].endswith(f" since: kumo-crt drill --snapshot {failed} tells why")
     item = kumo("snapshots", repository, "--json").document["snapshots"][1]
     assert (item["drill_problem"], item["last_drill"]) == ("content", None)
     assert item["drill_failed"].endswith("Z")
@@ -427,3 +431,22 @@ def test_damage_that_is_known(kumo: Run, boto: Any, bucket: str, repository: str
     listing = kumo("snapshots", repository)
     assert (listing.code, "DAMAGED" in listing.out) == (3, True)
     assert "DRILL FAILED" not in listing.out  # what is damaged is told, and until it is repaired
+
+
+def test_a_good_drill_of_an_older_snapshot_is_no_news_of_the_newest() -> None:
+    at = datetime(2026, 11, 23, 6, tzinfo=UTC)
+
+    def drilled(number: int, good: int | None, failed: int | None) -> SnapshotHealth:
+        name = f"20261123T06000{number}Z-0a1b2c3d"
+        times = [None if hour is None else at + timedelta(hours=hour) for hour in (good, failed)]
+        snapshot = kumo_crt.Snapshot(name, at, "db", (), 0, 0, 0, 0, (), {})
+        return SnapshotHealth(snapshot, 0, None, times[0], (), times[1])
+
+    def told(*drills: SnapshotHealth) -> list[str]:
+        return [item.snapshot.id[14:16] for item in _failed_drills(list(drills))]
+
+    assert told(drilled(1, 2, None), drilled(2, None, 1)) == ["2Z"]
+    assert told(drilled(1, None, 1), drilled(2, 2, None)) == []
+    assert told(drilled(1, None, 2), drilled(2, 1, None)) == ["1Z"]
+    assert told(drilled(1, None, 2), drilled(2, None, 1)) == ["1Z"]
+    assert told(drilled(1, None, 1), drilled(2, 3, None), drilled(3, None, 2)) == ["3Z"]

@@ -108,14 +108,17 @@ class Ledger:
         return failed if failed is None or good is None or good.at <= failed.at else None
 
     def has_rotten_tables(self, db_id: str) -> bool:
-        """Whether the last drill of a database found what RocksDB cannot read.
+        """Whether a drill of a database found what RocksDB cannot read, and none succeeded since.
 
-        It may have been of another one, as ids of snapshots tell few from each other.
+        None of the same or a later snapshot, that is. It may have been of another database, as ids
+        of snapshots tell few from each other.
         """
-        rotten = ((i, f.at, f.kind in ("open", "content")) for i, f in self.failed_drills.items())
-        good = ((i, drilled.at, False) for i, drilled in self.drills.items())
-        found = ((at, i, bad) for i, at, bad in (*good, *rotten) if _layout.may_be_of(i, db_id))
-        return max(found, default=(None, None, False))[-1]
+        good = [(d.at, i) for i, d in self.drills.items() if _layout.may_be_of(i, db_id)]
+        return any(
+            not any(i >= snapshot and (at, i) > (failed.at, snapshot) for at, i in good)
+            for snapshot, failed in self.failed_drills.items()
+            if failed.kind in ("open", "content") and _layout.may_be_of(snapshot, db_id)
+        )
 
     def add(self, other: Ledger) -> None:
         """Takes over what is newer in another one."""

@@ -90,8 +90,8 @@ def snapshots(args: argparse.Namespace, output: Output) -> int:
     for item in failed:
         again = f"kumo-crt drill --snapshot {item.snapshot.id} tells why"
         output.result(
-            f"the last drill, of snapshot {item.snapshot.id} at {timestamp(item.drill_failed)}Z, "
-            f"FAILED ({item.drill_problem}): {again}"
+            f"the drill of snapshot {item.snapshot.id} at {timestamp(item.drill_failed)}Z FAILED "
+            f"({item.drill_problem}), and none of it or a later one has succeeded since: {again}"
         )
     if unreadable:
         output.result(
@@ -113,14 +113,20 @@ def _verified(item: SnapshotHealth) -> str:
 
 
 def _failed_drills(found: list[SnapshotHealth]) -> list[SnapshotHealth]:
-    """Of each database, the snapshot whose drill was the last, if that failed."""
-    last: dict[str, tuple[datetime, bool, SnapshotHealth]] = {}
-    for item in found:
-        for at, is_failed in ((item.last_drill, False), (item.drill_failed, True)):
-            before = last.get(item.snapshot.db_id)
-            if at is not None and (before is None or (at, is_failed) >= before[:2]):
-                last[item.snapshot.db_id] = (at, is_failed, item)
-    return [item for _, is_failed, item in last.values() if is_failed]
+    """Of each database, the snapshot whose drill failed last, unless one has succeeded since.
+
+    One of the same or a later snapshot: that an older one is good says nothing of the newest.
+    """
+    last: dict[str, tuple[datetime, SnapshotHealth]] = {}
+    good: dict[str, datetime] = {}
+    for item in reversed(found):  # the newest first: those before are later snapshots
+        database, at = item.snapshot.db_id, item.drill_failed
+        ended = good.get(database)
+        if at is not None and (ended is None or ended < at):
+            last[database] = max(last.get(database, (at, item)), (at, item), key=lambda x: x[0])
+        if item.last_drill is not None:
+            good[database] = max(item.last_drill, good.get(database, item.last_drill))
+    return [item for _, item in last.values()]
 
 
 def verify(args: argparse.Namespace, output: Output) -> int:

@@ -17,7 +17,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "snapshots",
         "list the snapshots of a repository, newest last",
         "List the snapshots of a repository, newest last: age, size, what was new, and since when "
-        "every byte has been verified. Exits with 3 if damage is known or the last drill failed",
+        "every byte has been verified. Exits with 3 if damage is known, or a drill failed and none "
+        "of that or a later snapshot has succeeded since",
     )
     options.url(snapshots)
     snapshots.add_argument(
