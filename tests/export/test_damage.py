@@ -58,6 +58,7 @@ def test_a_damaged_file_changes_nothing(
     with pytest.raises(kumo_crt.IntegrityError, match=match) as caught:
         export.import_(made, target, client=s3, column_family="new")
     assert key in str(caught.value)
+    assert "The database is as it was: export once more" in str(caught.value)
     if new:
         assert not target.exists()
     else:

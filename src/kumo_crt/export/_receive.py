@@ -229,7 +229,10 @@ def _download(
     try:
         yield from fetch_task(store, wanted, into, meter)
     except DamagedError as error:
-        raise IntegrityError(str(error)) from error
+        raise IntegrityError(
+            f"{error}. The database is as it was: export once more, to another URL, or bring that "
+            "object back from a version or a copy"
+        ) from error
     where = store.url(file.key)
     if encoding == "sst":
         check_table(table, file.entries, where)
