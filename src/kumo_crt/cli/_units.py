@@ -8,6 +8,17 @@ from argparse import ArgumentTypeError
 from kumo_crt._units import parse_size
 
 
+def given(text: str) -> str:
+    """Any text but an empty one.
+
+    Raises:
+        ArgumentTypeError: It is empty.
+    """
+    if not text:
+        raise ArgumentTypeError("is empty: is a variable not set?")
+    return text
+
+
 def size(text: str) -> int:
     """Reads ``300MB``, ``1.5GiB`` or a plain number of bytes.
 

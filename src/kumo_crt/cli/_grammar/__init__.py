@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from kumo_crt.cli import _units as units
 from kumo_crt.cli._errors import UsageError
 from kumo_crt.cli._grammar import _care, _export, _keeping, _objects, _tools, _transfer
 
@@ -44,6 +45,12 @@ exit codes:
 
 class _Parser(argparse.ArgumentParser):
     """Raises instead of leaving the process, so that ``--json`` holds for usage errors too."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # Without it, a directory whose variable is not set is the one of the process, and an
+        # endpoint or a key is none.
+        self.register("type", None, units.given)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -115,6 +122,7 @@ def build() -> _Parser:
         "--version", action="store_true", help="show the version (with --json: the build) and exit"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands.type = str  # it takes the rest of the line, too, of which each command says more
 
     def command(name: str, summary: str, description: str = "") -> _Parser:
         return commands.add_parser(

@@ -37,7 +37,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     out.add_argument("db", metavar="DB", help="directory of the database")
     options.url(out)
-    out.add_argument("--column-family", metavar="NAME", default="default", help="default: default")
+    out.add_argument(
+        "--column-family", type=str, metavar="NAME", default="default", help="default: default"
+    )
     out.add_argument("--prefix", type=_key, metavar="KEY", help="only keys that begin so")
     out.add_argument("--start", type=_key, metavar="KEY", help="only keys from this one on")
     out.add_argument("--stop", type=_key, metavar="KEY", help="only keys before this one")
@@ -63,7 +65,10 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     options.url(back)
     back.add_argument("db", metavar="DB", help="directory of the database; made if it is not there")
     back.add_argument(
-        "--column-family", metavar="NAME", help="default: where the keys came from; made if needed"
+        "--column-family",
+        type=str,
+        metavar="NAME",
+        help="default: where the keys came from; made if needed",
     )
     back.add_argument(
         "--add",

@@ -65,6 +65,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     restore.add_argument(
         "--column-family",
         action="append",
+        type=str,
         metavar="NAME",
         help="restore only this one; may be repeated",
     )
