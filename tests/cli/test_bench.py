@@ -78,6 +78,8 @@ def test_dry_run_and_a_bucket_that_is_not_there(kumo: Run, boto: Any, bucket: st
     assert _names(boto, bucket) == []
     kumo("bench", "s3://no-such-bucket-here/p", *SMALL).failed(1, "NoSuchBucket")
     kumo("bench", "s3://no-such-bucket-here/p", "--dry-run").failed(1, "NoSuchBucket")
+    # What nobody may write is not left, whoever may not delete it either.
+    kumo("bench", f"s3://{bucket}/p", *SMALL, env={"AWS_SECRET_ACCESS_KEY": "wrong"}).failed(12)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -22,7 +22,7 @@ from kumo_crt.cli._errors import CommandError
 from kumo_crt.cli._output import Output, fields, printable
 from kumo_crt.cli._signals import cleaned_up
 from kumo_crt.cli._units import format_bytes, format_rate, format_seconds
-from kumo_crt.exceptions import KumoError, NotFoundError
+from kumo_crt.exceptions import AccessDeniedError, KumoError, NotFoundError
 
 # Requests one after the other take long on a distant endpoint, and soon tell what there is to tell.
 _ONE_BY_ONE = 100
@@ -71,7 +71,11 @@ class _Bench:
     def put(self, key: str, body: object, report: progress.Report | None = None) -> int | None:
         """Stores an object that will be removed; returns its checksum."""
         self.keys.append(key)
-        result = self.client.put_object(self.bucket, key, body, progress=report)
+        try:
+            result = self.client.put_object(self.bucket, key, body, progress=report)
+        except AccessDeniedError:
+            self.keys.remove(key)
+            raise
         # "null": the bucket has no versions, or no longer.
         if result.version_id not in (None, "", "null"):
             self.versions.append((key, result.version_id or ""))
