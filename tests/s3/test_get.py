@@ -174,6 +174,7 @@ class TestIntoPath:
     ) -> None:
         with pytest.raises(FileNotFoundError, match="no-such-directory") as caught:
             s3.get_object(bucket, key, into=tmp_path / "no-such-directory" / "file")
+        assert caught.value.filename == str(tmp_path / "no-such-directory" / "file")
         assert not isinstance(caught.value, kumo_crt.S3Error)
 
     def test_a_directory(

@@ -36,7 +36,11 @@ def place_of(path: Path) -> Path:
 def temporary_beside(path: Path) -> Iterator[tuple[int, Path]]:
     """A new file next to ``path``, closed at the end, and removed unless it was renamed."""
     temporary = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}.part")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        error.filename = str(path)  # the other name says nothing to anybody
+        raise
     try:
         yield fd, temporary
     finally:
