@@ -167,6 +167,10 @@ def verify(args: argparse.Namespace, output: Output) -> int:
             "ask for readable copies (--request-thaw DAYS)"
         )
         return errors.DAMAGED
+    if result.snapshot == "all":
+        bad = {name for problem in result.problems for name in problem.snapshots}
+        # Those whose manifests cannot be read are not counted as snapshots.
+        what = f"{len(bad):,} of {what}" if len(bad) < result.snapshots else what
     output.result(f"{what} DAMAGED ({result.level}): {problems} in {files}")
     _tell_cure(output, result)
     return errors.DAMAGED
