@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rocksdict import Rdict
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
 from tests.backup.helpers import (
     PREFIX,
     content_of,
+    flipped,
     get,
     key_of,
     keys,
@@ -21,6 +24,7 @@ from tests.backup.helpers import (
     stored_files,
     url,
 )
+from tests.support import databases
 
 pytestmark = pytest.mark.servers("moto")
 
@@ -47,6 +51,29 @@ def test_storage_class_and_encryption(
         is_data = key.endswith((".sst", ".blob"))
         assert head.get("StorageClass") == ("STANDARD_IA" if is_data else None)
     assert {key_of(file) for file in stored_files(snapshot)} <= keys(boto, bucket)
+
+
+def test_an_archive_that_is_repaired_has_it_too(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "db"
+    db = Rdict(str(tmp_path / "original"), databases.options())
+    databases.fill(db, 0, 10)
+    shutil.copytree(tmp_path / "original", path)  # closing it would flush
+    db.close()
+    options: Any = {"storage_class": "STANDARD_IA"}
+    with kumo_crt.Repository.create(url(bucket), client=s3, **options) as repository:
+        snapshot = repository.backup(path, single_object=True)
+        assert not stored_files(snapshot, "sst")
+        key = snapshot.single_object
+        assert key is not None
+        assert _head(boto, bucket, key)["StorageClass"] == "STANDARD_IA"
+        put(boto, bucket, key, flipped(get(boto, bucket, key)))
+        report = repository.repair(path, level="full")
+    assert report.ok, report.remaining
+    assert _head(boto, bucket, key).get("StorageClass") == "STANDARD_IA"
+    (aside,) = keys(boto, bucket, "quarantine/")
+    assert _head(boto, bucket, aside).get("StorageClass") is None
 
 
 @pytest.mark.parametrize(

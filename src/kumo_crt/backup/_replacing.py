@@ -203,9 +203,11 @@ def _replace(means: Means, item: DataObject, source: Source, path: Path | None) 
     quarantined: str | None = None
     if there is not None:
         quarantined = yield from put_aside(store, item.key, there, means.now)
+    # Of what class an archive is does not depend on what is first in it.
+    kind = "sst" if _layout.is_archive(item.key) else item.files[0].kind
     options = PutOptions(
         checksum=True,
-        headers=store.data_headers(item.files[0].kind),
+        headers=store.data_headers(kind),
         if_match=there.etag if there is not None else None,
         if_none_match="*" if there is None else None,
         meter=means.meter,
