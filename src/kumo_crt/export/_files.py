@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from kumo_crt import _core
 from kumo_crt.backup._room import no_room
@@ -110,13 +110,21 @@ def check_table(path: Path, entries: int, key: str) -> None:
         raise IntegrityError(f"{key}: {found.num_entries} entries, the manifest says {entries}")
 
 
-def table_of_lines(path: Path, table: Path, entries: int, key: str) -> None:
+class Span(NamedTuple):
+    """First and last key of a file."""
+
+    first: bytes
+    last: bytes
+
+
+def table_of_lines(path: Path, table: Path, entries: int, key: str) -> Span:
     """Makes an SST file of a file of lines.
 
     Raises:
         IntegrityError: A line is no entry, they are not in order, or not as many as they should be.
     """
     count = 0
+    first: bytes | None = None
     before: bytes | None = None
     writer = _SstWriter(table)
     with open(path, "rb") as lines:
@@ -130,8 +138,9 @@ def table_of_lines(path: Path, table: Path, entries: int, key: str) -> None:
                     f"{key}, line {count}: its key {found[:80]!r} is not behind that of the line "
                     "before: lines must be in the order of their keys, and each key there once"
                 )
-            before = found
+            first, before = found if first is None else first, found
             writer.put(found, value)
-    if count != entries:
+    if count != entries or first is None or before is None:
         raise IntegrityError(f"{key}: {count} lines, the manifest says {entries}")
     writer.finish()
+    return Span(first, before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from kumo_crt.backup._scratch import scratch
 from kumo_crt.backup._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
-from kumo_crt.export._files import check_table, table_of_lines
+from kumo_crt.export._files import Span, check_table, table_of_lines
 from kumo_crt.export._results import ExportedFile, ExportInfo
 
 _INFIX = ".kumo-import-"
@@ -214,14 +214,32 @@ def download_task(
         _download(store, info.encoding, file, scratch / f"{number:06d}", meter)
         for number, file in enumerate(info.files)
     )
-    tables: list[Path] = yield Gather(tasks, concurrency)
+    found: list[tuple[Path, Span | None]] = yield Gather(tasks, concurrency)
+    _check_order(store, info, [span for _, span in found])
     meter.flush()
-    return tables
+    return [table for table, _ in found]
+
+
+def _check_order(store: Store, info: ExportInfo, spans: Sequence[Span | None]) -> None:
+    """Looks whether keys ascend from file to file, where they are known.
+
+    RocksDB takes files that overlap, and of two values of a key the later one.
+
+    Raises:
+        IntegrityError: They do not.
+    """
+    for file, span, before in zip(info.files[1:], spans[1:], spans[:-1], strict=True):
+        if span is not None and before is not None and span.first <= before.last:
+            raise IntegrityError(
+                f"{store.url(file.key)}: its first key {span.first[:80]!r} is not behind the last "
+                "one of the file before: files must be in the order of their keys, and each key "
+                "there once"
+            )
 
 
 def _download(
     store: Store, encoding: str, file: ExportedFile, path: Path, meter: Meter
-) -> Task[Path]:
+) -> Task[tuple[Path, Span | None]]:
     table = path.with_suffix(".sst")
     lines = path.with_suffix(".jsonl")
     into = table if encoding == "sst" else lines
@@ -236,7 +254,7 @@ def _download(
     where = store.url(file.key)
     if encoding == "sst":
         check_table(table, file.entries, where)
-    else:
-        yield Blocking(partial(table_of_lines, lines, table, file.entries, where))
-        lines.unlink()
-    return table
+        return table, None
+    span: Span = yield Blocking(partial(table_of_lines, lines, table, file.entries, where))
+    lines.unlink()
+    return table, span
