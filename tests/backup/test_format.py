@@ -15,7 +15,17 @@ import pytest
 
 import kumo_crt
 from tests.backup.conftest import Library, Make
-from tests.backup.helpers import PREFIX, closed, get, keys, manifest, put, url
+from tests.backup.helpers import (
+    PREFIX,
+    closed,
+    get,
+    key_of,
+    keys,
+    manifest,
+    put,
+    stored_files,
+    url,
+)
 from tests.support import databases
 
 pytestmark = pytest.mark.servers("seaweed-http")
@@ -145,6 +155,19 @@ def test_files_of_a_manifest(
     current = next(file for file in document["files"] if file["kind"] == "current")
     manifest_name = next(f["path"] for f in document["files"] if f["kind"] == "manifest")
     assert base64.b64decode(current["inline"]) == manifest_name.encode() + b"\n"
+
+
+def test_names_of_blob_files(repository: kumo_crt.Repository, make: Make) -> None:
+    path = make("blobs")
+    snapshot = repository.backup(path, bundle_below=0)
+    blobs = stored_files(snapshot, "blob")
+    assert blobs
+    for file in blobs:
+        content = (path / file.path).read_bytes()
+        time = (path / file.path).stat().st_mtime_ns
+        ends = hashlib.sha256(content[:4096] + content[-65536:] + str(time).encode()).hexdigest()
+        name = f"blob-{snapshot.db_id}-{int(file.path[:6])}-{ends}-{len(content)}.blob"
+        assert key_of(file).rpartition("/")[2] == name
 
 
 @pytest.mark.parametrize("name", ["large", "blobs"])

@@ -94,6 +94,7 @@ def test_a_repository_that_is_all_its_own(
             report = repository.verify(level=level)
             assert report.ok, report.problems
             assert report.warnings == ()
+        assert repository.doctor(write=False).ok
         repository.restore(tmp_path / "restored")
         assert content_of(tmp_path / "restored") == library.truth(name)
         repository.restore(tmp_path / "part", column_families=["users"])
