@@ -108,6 +108,25 @@ def test_a_repository_that_is_all_its_own(
         assert repository.recover_config() == program.repository_id
 
 
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("shape", ["files", "bundle"])
+def test_repair(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, make: Make, shape: str, sealed: bool
+) -> None:
+    """Which file is the wanted one is known by its name, which is made as the text says."""
+    path = make("blobs")
+    program = Program(boto, bucket, PREFIX, MATERIAL if sealed else None)
+    program.create()
+    program.backup(path, _sequence_number(path), ["default"], shape)
+    key = KEY if sealed else None
+    with kumo_crt.Repository(url(bucket), client=s3, encryption_key=key) as repository:
+        for damaged in repository.snapshot().object_keys:
+            put(boto, bucket, damaged, flipped(get(boto, bucket, damaged)))
+        report = repository.repair(path, level="full")
+        assert report.ok, report.remaining
+        assert repository.verify(level="full").ok
+
+
 def test_archives_are_what_any_program_would_make(
     repository: kumo_crt.Repository, boto: Any, bucket: str, make: Make
 ) -> None:
