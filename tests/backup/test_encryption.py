@@ -360,3 +360,8 @@ def test_what_is_told_of_bytes(encrypted: kumo_crt.Repository, make: Make, tmp_p
     assert seen[-1] == (sent.total_bytes, sent.total_bytes)
     encrypted.verify(level="full", progress=told)
     assert seen[-1] == (sent.uploaded_bytes, sent.uploaded_bytes)
+    # What is found again are the same objects, by whatever they are known.
+    planned = encrypted.backup(path, dry_run=True)
+    again = encrypted.backup(path)
+    assert (again.uploaded_bytes, again.reused_bytes) == (0, sent.uploaded_bytes)
+    assert planned.reused_bytes == again.reused_bytes

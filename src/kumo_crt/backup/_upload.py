@@ -119,7 +119,7 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
         else _inline(plan, file)
         for file in plan.capture.files
     ]
-    plan.reused = sum(item.file.size for item in reused.values())
+    plan.reused = sum(item.file.stored_size for item in reused.values())
     plan.uploaded = sum(
         file.stored_size for file in files if file.path not in reused and file.inline is None
     )
@@ -257,9 +257,9 @@ def _send_files(plan: BackupPlan, sender: Sender) -> Task[list[SnapshotFile]]:
         elif (there := plan.packing.reused.get(file.path)) is not None:
             done[file.path] = there.file
             if there.file.key in plan.sent_again:
-                plan.uploaded += file.size
+                plan.uploaded += there.file.stored_size
             else:
-                plan.reused += file.size
+                plan.reused += there.file.stored_size
             plan.relied_on.append(there)
         else:
             continue
