@@ -169,3 +169,10 @@ def test_those_of_older_versions_have_no_crc32c(kind: str) -> None:
     assert list(older)[-1] == "crc32c"
     del older["crc32c"]
     assert decode(json.dumps(older).encode()) == decode(document)
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1", None, 0, 2, [1]])
+def test_versions_that_are_not_known(version: object) -> None:
+    document = json.dumps({"format": "kumo-mark", "version": version, "objects": _HASHES})
+    with pytest.raises(kumo_crt.FormatError, match=r"field version: .* use a newer kumo_crt"):
+        _census.decode_mark(document.encode(), _WHERE)

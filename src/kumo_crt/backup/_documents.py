@@ -109,7 +109,7 @@ class Reader:
         if parsed.get("format") != kind:
             raise self.error("format", f"expected {kind!r}")
         version = parsed.get("version")
-        if version != VERSION or isinstance(version, bool):
+        if version != VERSION or not isinstance(version, int) or isinstance(version, bool):
             raise self.error(
                 "version",
                 f"{version!r}"[:40] + f" is not {VERSION}, the one that this kumo_crt knows: "
