@@ -143,3 +143,11 @@ def one_part_sealed(
         kumo_crt.Repository.open(url(bucket), client=client, encryption_key=KEY) as opened,
     ):
         yield opened
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """An empty directory."""
+    path = tmp_path / "scratch"
+    path.mkdir()
+    return path
