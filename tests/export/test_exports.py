@@ -17,13 +17,12 @@ from rocksdict import Checkpoint, Rdict
 
 import kumo_crt
 from kumo_crt import export
+from tests.export.helpers import found_in, pairs_in
 from tests.rocksdb import judges
 from tests.support import databases
-from tests.support.processes import run_python, start_python
+from tests.support.processes import run_python
 
 pytestmark = pytest.mark.servers("seaweed-http")
-
-Pairs = list[tuple[bytes, bytes]]
 
 
 def _binary(db: Rdict) -> None:
@@ -49,14 +48,6 @@ def _make(path: Path) -> Rdict:
     del db[b"\xff\xff"]
     db[b"\xff\xfe"] = b"in the log alone"
     return db
-
-
-def _pairs(db: Rdict, family: str = "default") -> Pairs:
-    return list(databases.pairs(db.get_column_family(family)))
-
-
-def _imported(path: Path, family: str = "default") -> Pairs:
-    return [(key, value) for name, key, value in databases.read_all(path) if name == family]
 
 
 def _url(bucket: str, name: str = "exports/one") -> str:
@@ -95,7 +86,7 @@ def test_round_trip(
     source: Callable[[Rdict, Path], Any],
 ) -> None:
     db = _make(tmp_path / "db")
-    truth = {name: _pairs(db, name) for name in ("default", "users")}
+    truth = {name: pairs_in(db, name) for name in ("default", "users")}
     given = source(db, tmp_path / "db")
     for name, pairs in truth.items():
         url = _url(bucket, name)
@@ -117,7 +108,7 @@ def test_round_trip(
         assert export.inspect(url, client=s3) == _to_the_second(info)
         imported = export.import_(url, tmp_path / name, client=s3)
         assert (imported.column_family, imported.info.entries) == (name, len(pairs))
-        assert _imported(tmp_path / name, name) == pairs
+        assert found_in(tmp_path / name, name) == pairs
     if source is not _closed:
         db.close()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
@@ -164,7 +155,7 @@ def test_ranges(
     assert report.info.entries == len(wanted)
     assert len(report.info.files) == (1 if wanted else 0)
     export.import_(_url(bucket), tmp_path / "copy", client=s3)
-    assert _imported(tmp_path / "copy") == [(key, key + b"!") for key in wanted]
+    assert found_in(tmp_path / "copy") == [(key, key + b"!") for key in wanted]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +250,7 @@ def test_one_moment(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> None:
     """What is written while an export runs is not in it."""
     db = Rdict(str(tmp_path / "db"), databases.options(small_files=True))
     databases.fill(db, 0, 3_000)
-    truth = _pairs(db)
+    truth = pairs_in(db)
     stop = threading.Event()
 
     def write() -> None:
@@ -283,7 +274,7 @@ def test_one_moment(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> None:
     writer.join()
     db.close()
     export.import_(_url(bucket), tmp_path / "copy", client=s3)
-    assert _imported(tmp_path / "copy") == truth
+    assert found_in(tmp_path / "copy") == truth
 
 
 def test_little_of_it_is_on_the_disk_at_once(
@@ -309,67 +300,6 @@ def test_little_of_it_is_on_the_disk_at_once(
     assert list(scratch.iterdir()) == []
 
 
-def test_imports_into_a_database_that_is_there(
-    s3: kumo_crt.S3Client, bucket: str, tmp_path: Path
-) -> None:
-    source = Rdict(str(tmp_path / "source"), databases.options())
-    databases.fill(source, 0, 100)
-    export.export(source, _url(bucket), client=s3)
-    truth = _pairs(source)
-    source.close()
-
-    db = Rdict(str(tmp_path / "db"), databases.options())
-    db[b"key-00000007"] = b"older"
-    db[b"other"] = b"stays"
-    with pytest.raises(kumo_crt.RepositoryError, match=r"'default' has keys already: .*, --add"):
-        export.import_(_url(bucket), db, client=s3)
-    assert _pairs(db) == [(b"key-00000007", b"older"), (b"other", b"stays")]
-    export.import_(_url(bucket), db, client=s3, add=True)
-    assert _pairs(db) == [*truth, (b"other", b"stays")]
-    # Into another column family, which is made; then there are keys in it.
-    report = export.import_(_url(bucket), db, client=s3, column_family="copy")
-    assert report.column_family == "copy"
-    assert _pairs(db, "copy") == truth
-    with pytest.raises(kumo_crt.RepositoryError, match="'copy' has keys already"):
-        export.import_(_url(bucket), db, client=s3, column_family="copy")
-    with pytest.raises(kumo_crt.RepositoryLockedError):
-        export.import_(_url(bucket), tmp_path / "db", client=s3, add=True)
-    db.close()
-    # The same for the directory of a closed database, which keeps its own options.
-    before = sorted((tmp_path / "db").glob("OPTIONS-*"))[-1].read_text()
-    export.import_(_url(bucket), tmp_path / "db", client=s3, column_family="third")
-    after = sorted((tmp_path / "db").glob("OPTIONS-*"))[-1].read_text()
-    assert _imported(tmp_path / "db", "third") == truth
-    assert _imported(tmp_path / "db") == [*truth, (b"other", b"stays")]
-    assert "compression=kNoCompression" in before
-    assert after.count("[CFOptions") == before.count("[CFOptions") + 1
-
-
-def test_databases_of_another_process(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> None:
-    """An export does not need that process; an import is refused."""
-    program = """
-        import sys
-        from rocksdict import Options, Rdict
-        db = Rdict(sys.argv[1], Options(raw_mode=True))
-        for number in range(50):
-            db[b"%d" % number] = b"value"
-        print("open", flush=True)
-        sys.stdin.read()
-        db.close()
-    """
-    with start_python(program, str(tmp_path / "db")) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "open\n"
-        with pytest.raises(kumo_crt.RepositoryLockedError, match="another process"):
-            export.export(tmp_path / "db", _url(bucket), client=s3)
-        export.export(tmp_path / "db", _url(bucket), client=s3, live=True)
-        with pytest.raises(kumo_crt.RepositoryLockedError, match="another process"):
-            export.import_(_url(bucket), tmp_path / "db", client=s3, add=True)
-        holder.communicate(timeout=30)
-    export.import_(_url(bucket), tmp_path / "copy", client=s3)
-    assert len(_imported(tmp_path / "copy")) == 50
-
-
 def test_without_a_client_of_ones_own(bucket: str, tmp_path: Path, s3_server: Any) -> None:
     """Settings come from the environment, as everywhere."""
     db = Rdict(str(tmp_path / "db"), databases.options())
@@ -384,28 +314,8 @@ def test_without_a_client_of_ones_own(bucket: str, tmp_path: Path, s3_server: An
     """
     arguments = (str(tmp_path / "db"), _url(bucket), str(tmp_path / "copy"))
     run_python(program, *arguments, env=s3_server.environment())
-    assert len(_imported(tmp_path / "copy")) == 10
+    assert len(found_in(tmp_path / "copy")) == 10
     shutil.rmtree(tmp_path / "copy")
-
-
-def test_tracked_logs(s3: kumo_crt.S3Client, bucket: str, tmp_path: Path) -> None:
-    """RocksDB 9.8 crashes when it opens such databases read-only."""
-    Rdict(str(tmp_path / "db"), databases.options()).close()
-    options = max((tmp_path / "db").glob("OPTIONS-*"))
-    text = options.read_text()
-    assert "track_and_verify_wals_in_manifest=false" in text
-    options.write_text(text.replace("wals_in_manifest=false", "wals_in_manifest=true"))
-    db = Rdict(str(tmp_path / "db"))
-    for start in (0, 50):
-        databases.fill(db, start, start + 50)
-        db.flush()
-        db.flush_wal(True)
-    databases.fill(db, 200, 210)
-    export.export(tmp_path / "db", _url(bucket), client=s3, live=True)
-    truth = _pairs(db)
-    db.close()
-    export.import_(_url(bucket), tmp_path / "copy", client=s3)
-    assert _imported(tmp_path / "copy") == truth
 
 
 def test_limits(
@@ -429,27 +339,3 @@ def test_limits(
     assert time.monotonic() - begun > 0.5
     with pytest.raises(ValueError, match="requests per second is -1"):
         export.import_(_url(bucket), tmp_path / "x", client=s3, max_requests_per_second=-1)
-
-
-@pytest.mark.parametrize("encoding", ["sst", "jsonl"])
-def test_a_column_family_without_a_name(
-    s3: kumo_crt.S3Client, bucket: str, tmp_path: Path, encoding: str
-) -> None:
-    """RocksDB takes the empty name: it is not the same as none that is given."""
-    place = f"s3://{bucket}/exports/one"
-    db = Rdict(str(tmp_path / "db"), databases.options())
-    db[b"key"] = b"of another one"
-    unnamed = db.create_column_family("", databases.options())
-    unnamed[b"key"] = b"value"
-    unnamed.close()
-    db.close()
-    report = export.export(tmp_path / "db", place, client=s3, column_family="", encoding=encoding)
-    assert (report.info.column_family, report.info.entries) == ("", 1)
-    back = export.import_(place, tmp_path / "copy", client=s3)
-    assert back.column_family == ""
-    assert databases.read_all(tmp_path / "copy") == [("", b"key", b"value")]
-    named = export.import_(place, tmp_path / "named", client=s3, column_family="other")
-    assert named.column_family == "other"
-    export.export(tmp_path / "db", f"{place}/two", client=s3, encoding=encoding)
-    export.import_(f"{place}/two", tmp_path / "into", client=s3, column_family="")
-    assert databases.read_all(tmp_path / "into") == [("", b"key", b"of another one")]
