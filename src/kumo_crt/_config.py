@@ -141,6 +141,10 @@ def _number(
         if text is None:
             return default
         value = read_variable(said, text, convert)
+    kinds = int | float if convert is float else int
+    if not isinstance(value, kinds):
+        expected = "a number" if convert is float else "a whole number"
+        raise TypeError(f"{name}: expected {expected}, not {type(value).__name__}")
     if not low <= value <= high:
         # Whole: nobody sees 5 MiB in 5.24288e+06.
         limits = (f"{limit:.0f}" if limit >= 1 else f"{limit:g}" for limit in (low, high))
@@ -151,6 +155,7 @@ def _number(
 
 def _switch(name: str, value: bool | None, default: bool) -> bool:
     if value is not None:
+        _check_kinds(bool, "a bool", **{name: value})
         return value
     variable = f"KUMO_CRT_{name.upper()}"
     text = _environment(variable)
@@ -159,6 +164,17 @@ def _switch(name: str, value: bool | None, default: bool) -> bool:
     if text not in ("0", "1"):
         raise ValueError(f"{variable}={text!r}: expected 0 or 1")
     return text == "1"
+
+
+def _check_kinds(kind: type, expected: str, **values: object) -> None:
+    """Refuses what would be taken for something else: a ``verify`` of None for False, say.
+
+    Raises:
+        TypeError: One is not of the kind.
+    """
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {expected}, not {type(value).__name__}")
 
 
 def _endpoint(argument: str | None, config: _ConfigFile) -> str | None:
@@ -212,8 +228,21 @@ def resolve(
     """Fills in what was not given; see `kumo_crt.S3Client` for the meanings.
 
     Raises:
+        TypeError: A value is of another type.
         ValueError: A value is out of its range, or two contradict each other.
     """
+    texts = {
+        "region": region,
+        "endpoint_url": endpoint_url,
+        "access_key_id": access_key_id,
+        "secret_access_key": secret_access_key,
+        "session_token": session_token,
+        "profile": profile,
+        "expected_bucket_owner": expected_bucket_owner,
+        "proxy": proxy,
+    }
+    _check_kinds(str, "a text", **{name: text for name, text in texts.items() if text is not None})
+    _check_kinds(bool, "a bool", anonymous=anonymous, verify=verify, requester_pays=requester_pays)
     if (access_key_id is None) != (secret_access_key is None):
         raise ValueError("access_key_id and secret_access_key go together: give both or neither")
     if session_token is not None and access_key_id is None:

@@ -58,6 +58,8 @@ class RepositoryBase:
     ) -> None:
         if encryption_key is not None and not isinstance(encryption_key, Key):
             raise TypeError("encryption_key: expected a kumo_crt.Key")
+        if environment is not None and not isinstance(environment, str):
+            raise TypeError(f"environment: expected a name, not {type(environment).__name__}")
         self._location = _layout.Location.parse(url)
         self._budget = Budget.of(max_bytes_per_second, max_requests_per_second)
         self._environment = environment or os.environ.get("KUMO_ENVIRONMENT") or None

@@ -63,8 +63,11 @@ class Location(NamedTuple):
         """Reads ``s3://bucket/prefix``.
 
         Raises:
+            TypeError: It is no text.
             ValueError: It is something else.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"url: expected s3://bucket/prefix, not {type(url).__name__}")
         if "?" in url:
             raise ValueError(f"repository {url!r}: '?' is not possible in s3://bucket/prefix")
         try:

@@ -108,7 +108,9 @@ class Repository(Care, Keeping):
         from kumo_crt.backup._commit import FoundDamagedError
         from kumo_crt.backup._upload import backup_task
 
-        if not all(isinstance(text, str) for item in (tags or {}).items() for text in item):
+        if not isinstance(tags, Mapping | None) or not all(
+            isinstance(text, str) for item in (tags or {}).items() for text in item
+        ):
             raise TypeError(f"tags: expected names and values that are texts, not {tags!r}")
         limits = _packing.limits(bundle_below, bundle_size)
         begun = None if self._coming is not None else self._guarded()

@@ -179,7 +179,16 @@ def check_origin(answer: Headers, status: int, what: str) -> None:
 
 
 def quoted(etag: str) -> str:
-    """An ETag as conditions have it, in quotes whether it came with them or not."""
+    """An ETag as conditions have it, in quotes whether it came with them or not.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It cannot be part of a header.
+    """
+    if not isinstance(etag, str):
+        raise TypeError(f"ETag: expected a text, not {type(etag).__name__}")
+    if not etag.isascii() or not etag.isprintable():
+        raise ValueError(f"ETag {etag!r}: is not printable ASCII, as S3 headers need")
     return f'"{etag.strip(chr(34))}"'
 
 

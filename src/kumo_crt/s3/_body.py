@@ -145,8 +145,11 @@ def header_value(name: str, value: str) -> str:
     """Refuses values that would break out of their header.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It has control characters or is not ASCII.
     """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, not {type(value).__name__}")
     if not value.isascii() or not all(c.isprintable() for c in value):
         raise ValueError(f"{name}: {value!r} is not printable ASCII, as S3 headers need")
     return value
@@ -156,14 +159,23 @@ def metadata_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     """The headers of user metadata.
 
     Raises:
+        TypeError: They are no texts by their names.
         ValueError: A name cannot be part of a header's.
     """
+    _check_texts("metadata", metadata)
     for name in metadata:
         if not _TOKEN.fullmatch(name):
             raise ValueError(
                 f"metadata name {name!r}: letters, digits and - . _ only, as it becomes a header"
             )
     return {f"x-amz-meta-{name}": value for name, value in metadata.items()}
+
+
+def _check_texts(what: str, values: Mapping[str, str]) -> None:
+    if not isinstance(values, Mapping) or not all(
+        isinstance(text, str) for item in values.items() for text in item
+    ):
+        raise TypeError(f"{what}: expected names and values that are texts, not {values!r}")
 
 
 def _same(value: str) -> str:
@@ -178,6 +190,7 @@ def _time(value: datetime) -> str:
 
 def tagging(tags: Mapping[str, str]) -> str:
     """The x-amz-tagging form of tags."""
+    _check_texts("tags", tags)
     return "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in tags.items())
 
 

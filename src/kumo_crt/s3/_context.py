@@ -182,10 +182,15 @@ def check_names(bucket: str, key: str | None = None) -> None:
     """Refuses names that can not be meant.
 
     Raises:
+        TypeError: One is no text.
         ValueError: Empty, too long, or with characters that do not belong there.
     """
+    if not isinstance(bucket, str):
+        raise TypeError(f"bucket: expected a text, not {type(bucket).__name__}")
     _check_bucket(bucket)
     if key is not None:
+        if not isinstance(key, str):
+            raise TypeError(f"key: expected a text, not {type(key).__name__}")
         if not key:
             raise ValueError("the key is empty")
         if len(key) > 256 and len(key.encode("utf-8", "surrogatepass")) > 1024:

@@ -87,6 +87,7 @@ def put_object(
         ChecksumMismatchError: The service stored something else than was sent.
         S3Error: The service refused; see its subclasses.
         TransportError: There was no answer, after every retry.
+        OSError: The file cannot be read.
     """
     from kumo_crt.s3._put import put_body
 
@@ -153,7 +154,11 @@ def get_object(
 
     Raises:
         NotFoundError: No such object.
+        PreconditionFailedError: ``if_match`` did not hold.
         ChecksumMismatchError: The content is not what was stored; no file is left behind.
+        KumoError: The buffer is too small.
+        OSError: The file cannot be written.
+        S3Error: The service refused, such as a range that begins behind the end.
         TransportError: There was no complete answer, after every retry.
     """
     check_names(bucket, key)
@@ -335,16 +340,30 @@ def delete_objects(
 
     Raises:
         S3Error: Some were not deleted; the message names the first. The others were.
+        TypeError: One is no key, and no pair; those before it may be gone.
     """
     from kumo_crt.s3._deletions import delete_objects_task
 
     check_names(bucket)
     if isinstance(keys, str):
         raise TypeError("keys: expected many keys, not one; see delete_object")
-    objects = ((key, None) if isinstance(key, str) else key for key in keys)
+    objects = (_object(bucket, key) for key in keys)
     return delete_objects_task(
         ctx, bucket, objects, check=check, bypass_governance=bypass_governance
     )
+
+
+def _object(bucket: str, key: str | tuple[str, str | None]) -> tuple[str, str | None]:
+    name, version_id = (key, None) if isinstance(key, str) else _pair(key)
+    check_names(bucket, name)
+    return name, version_id
+
+
+def _pair(key: object) -> tuple[str, str | None]:
+    match key:
+        case (str() as name, str() | None as version_id):
+            return name, version_id
+    raise TypeError(f"keys: expected keys, or pairs of a key and a version, not {key!r}")
 
 
 def metrics(ctx: Context) -> Task[dict[str, Any]]:
