@@ -191,6 +191,11 @@ def test_dry_runs_tell_what_would_be_sent(
     done = repository.backup(path, single_object=True)
     assert planned.uploaded_bytes == done.uploaded_bytes
     assert planned.object_keys == done.object_keys
+    # And that nothing would be, if it is there.
+    planned = repository.backup(path, single_object=True, dry_run=True)
+    done = repository.backup(path, single_object=True)
+    assert (planned.uploaded_bytes, planned.reused_bytes) == (0, done.reused_bytes)
+    assert done.uploaded_bytes == 0 < done.reused_bytes
 
 
 # -- parts of it ----------------------------------------------------------------------------------

@@ -115,6 +115,31 @@ def test_nothing_is_created_for_nothing(
     assert _keys(boto, bucket) == []
 
 
+@pytest.mark.parametrize("options", [(), ("--single-object",), ("--tag", "a=b")])
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_dry_run_tells_what_the_first_backup_tells(
+    here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    boto: Any,
+    bucket: str,
+    database: Path,
+    options: tuple[str, ...],
+    encrypted: bool,
+) -> None:
+    """It has counted what goes into the manifest, no sealing, and no tags."""
+    if encrypted:
+        monkeypatch.setenv("KUMO_CRT_KEY", "07" * 32)
+    line = ("backup", database, f"s3://{bucket}/repository", "--create", "--json", *options)
+    planned = json.loads(here(*line, "--dry-run")[1])
+    assert _keys(boto, bucket) == []
+    done = json.loads(here(*line)[1])
+    assert (planned.pop("dry_run"), done.pop("dry_run")) == (True, False)
+    for told in (planned, done):
+        assert datetime.fromisoformat(told["snapshot"].pop("created_at")).microsecond == 0
+        del told["snapshot"]["id"], told["seconds"]
+    assert planned == done
+
+
 @pytest.mark.parametrize(
     ("theirs", "code", "said"),
     [

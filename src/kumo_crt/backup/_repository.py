@@ -90,7 +90,8 @@ class Repository(Care, Keeping):
                 encrypted repository: to sealed files), streamed while it is made. All of the
                 database is sent; only an archive of exactly the same state is found again. Parts of
                 it are in memory: see ``memory_limit`` of `S3Client`.
-            dry_run: Only find out what would be sent.
+            dry_run: Only find out what would be sent. What interrupted backups have sent, and no
+                snapshot names, is not looked for.
 
         Returns:
             The snapshot, which exists in the repository now (not with ``dry_run``).
@@ -124,7 +125,9 @@ class Repository(Care, Keeping):
             with capture(source, live=live, data_paths=data_paths) as taken:
                 for warning in taken.warnings:
                     _log.warning("%s", warning)
-                config, now = begun or self._create_coming(since)
+                config, now = begun or (
+                    self._plan_coming() if dry_run else self._create_coming(since)
+                )
                 plan = BackupPlan(
                     store=self._store(),
                     capture=taken,
@@ -186,6 +189,13 @@ class Repository(Care, Keeping):
         key = self._find_key()
         config = _configuration.new_config(self._environment, storage_class, sse, kms_key_id, key)
         self._coming = Coming(config, key, created)
+
+    def _plan_coming(self) -> tuple[Config, datetime]:
+        """What it would be created as; nothing is written."""
+        if self._coming is None:
+            raise AssertionError("otherwise it was there before")
+        self._config, self._key = self._coming.config, self._coming.key
+        return self._config, self._config.created_at
 
     def _create_coming(self, since: float) -> tuple[Config, datetime]:
         """Creates it; returns its configuration, and the service's time of ``since``."""

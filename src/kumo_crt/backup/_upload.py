@@ -127,7 +127,8 @@ def _dry_run(plan: BackupPlan) -> Task[Snapshot]:
     if archive is not None:
         stored = StoredObject(_layout.data_key(archive.name), archive.size, 0)
         files = _single.files_of(archive, plan.names, _inline_too(plan), stored, archive.blank())
-        plan.uploaded = archive.size
+        is_there = stored.key in plan.known.archives and stored.key not in plan.shunned
+        plan.reused, plan.uploaded = (archive.size, 0) if is_there else (0, archive.size)
     snapshot = _snapshot_of(plan, files)
     _commit.encode(plan.store, snapshot, plan.config, plan.tool)
     meter = Meter(plan.progress, snapshot.total_bytes)

@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import kumo_crt
-from kumo_crt.backup import Snapshot, SnapshotFile
+from kumo_crt.backup import Snapshot
 from kumo_crt.cli import _errors as errors
 from kumo_crt.cli import _progress as progress
 from kumo_crt.cli._client import open_client
@@ -68,33 +67,6 @@ def open_repository(
             yield repository
 
 
-def _first_backup(args: argparse.Namespace, output: Output) -> Snapshot:
-    """What a backup to a repository that does not exist yet would be."""
-    from kumo_crt.backup._capture import capture  # restores do not need it
-    from kumo_crt.backup._names import object_name
-    from kumo_crt.backup._single import archive_of
-
-    with capture(args.db, live=True, data_paths=args.data_path) as taken:
-        total = uploaded = sum(file.size for file in taken.files)
-        if args.single_object:
-            key = key_of(args, output)
-            names = {file.path: object_name(file, taken.db_id, key) for file in taken.files}
-            uploaded = archive_of(taken, names, key).size
-        return Snapshot(
-            id="",
-            created_at=datetime.now(UTC),
-            db_id=taken.db_id,
-            files=tuple(SnapshotFile(f.path, f.kind, f.size, 0) for f in taken.files),
-            total_bytes=total,
-            uploaded_bytes=uploaded,
-            reused_bytes=0,
-            sequence_number=taken.sequence_number,
-            column_families=taken.column_families,
-            tags={},
-            warnings=taken.warnings,
-        )
-
-
 # How objects are stored is said once, when a repository is created.
 TERMS = ("storage_class", "sse", "kms_key_id")
 
@@ -126,28 +98,25 @@ def backup(args: argparse.Namespace, output: Output) -> int:
         directory_of(args.db)  # a word misspelt is told first
     elif asked := [option for option in TERMS if getattr(args, option) is not None]:
         raise UsageError(f"{_option(asked[0])} goes with --create: a repository keeps what it has")
-    try:
-        with (
-            open_repository(args, output, create=args.create and not args.dry_run) as repository,
-            progress.bar(output, "backup") as report,
-        ):
-            _check_terms(args, repository)
-            snapshot = repository.backup(
-                args.db,
-                live=True,
-                data_paths=args.data_path,
-                compact_first=args.compact_first,
-                single_object=args.single_object,
-                tags=dict(args.tag),
-                progress=report,
-                max_concurrency=args.max_concurrency,
-                dry_run=args.dry_run,
-            )
-    except SnapshotNotFoundError:
-        if not (args.create and args.dry_run):
-            raise
+    with (
+        open_repository(args, output, create=args.create) as repository,
+        progress.bar(output, "backup") as report,
+    ):
+        _check_terms(args, repository)
+        snapshot = repository.backup(
+            args.db,
+            live=True,
+            data_paths=args.data_path,
+            compact_first=args.compact_first,
+            single_object=args.single_object,
+            tags=dict(args.tag),
+            progress=report,
+            max_concurrency=args.max_concurrency,
+            dry_run=args.dry_run,
+        )
+        to_come = repository._coming is not None
+    if to_come:
         output.message(f"dry run: would create the repository {printable(args.url)}")
-        snapshot = _first_backup(args, output)
     seconds = time.monotonic() - begun
     for warning in snapshot.warnings:
         output.warning(warning)
