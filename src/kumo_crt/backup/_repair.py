@@ -137,6 +137,13 @@ def _repair_all(
     plan: RepairPlan, means: Means, suspects: Sequence[DataObject]
 ) -> Task[list[Step | None]]:
     steps: list[Step | None] = yield Gather(
-        (_replacing.repair_task(means, item) for item in suspects), plan.look.concurrency
+        (_counted(means, item) for item in suspects), plan.look.concurrency
     )
     return steps
+
+
+def _counted(means: Means, item: DataObject) -> Task[Step | None]:
+    own = Meter(None, 0, means.meter)
+    step = yield from _replacing.repair_task(dataclasses.replace(means, meter=own), item)
+    means.meter.add(item.size - own.done)  # repaired or not, it is done with
+    return step

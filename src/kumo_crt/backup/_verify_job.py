@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from kumo_crt import _engine, _runtime
@@ -106,9 +106,23 @@ def check_task(
     """Checks objects; the outcomes are in their order."""
     check = _stored if level == "stored" else _full
     found: list[Outcome] = yield Gather(
-        (_checked(check(store, item, meter)) for item in objects), concurrency
+        (_counted(check, store, item, meter) for item in objects), concurrency
     )
     return found
+
+
+def _counted(
+    check: Callable[[Store, DataObject, Meter | None], Task[None]],
+    store: Store,
+    item: DataObject,
+    meter: Meter | None,
+) -> Task[Outcome]:
+    if meter is None:
+        return (yield from _checked(check(store, item, None)))
+    own = Meter(None, 0, meter)
+    outcome = yield from _checked(check(store, item, own))
+    meter.add(item.size - own.done)  # damaged or not, it is done with
+    return outcome
 
 
 def _checked(task: Task[None]) -> Task[Outcome]:
