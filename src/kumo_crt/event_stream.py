@@ -134,9 +134,12 @@ def encode(
         The message, to be sent as it is.
 
     Raises:
-        TypeError: A value is of a type that the format does not have.
+        TypeError: A value is of a type that the format does not have, or the payload no buffer.
+        BufferError: The payload is not C-contiguous.
         ValueError: Something does not fit: see the limits of this module.
     """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers: expected names and values, not {type(headers).__name__}")
     return _core.event_stream_encode(
         [(_name(name), *_encoded(name, value)) for name, value in headers.items()], payload
     )

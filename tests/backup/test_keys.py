@@ -65,6 +65,19 @@ def test_bytes() -> None:
         Key(HEX)  # type: ignore[arg-type]
 
 
+def test_what_is_no_text_and_no_path(tmp_path: Path) -> None:
+    """A number was taken for an open file, which was read and closed."""
+    for wrong in (5, None, HEX.encode()):
+        with pytest.raises(TypeError, match="a key's text is"):
+            Key.from_text(wrong)  # type: ignore[arg-type]
+    path = tmp_path / "key"
+    path.write_text(HEX)
+    with path.open("rb") as file:
+        with pytest.raises(TypeError):
+            Key.from_file(file.fileno())  # type: ignore[arg-type]
+        assert file.read() == HEX.encode()
+
+
 def test_it_is_never_shown() -> None:
     key = Key(MATERIAL)
     assert key.id == reference.derived(MATERIAL, "kumo-crt 1 id")[:8].hex()

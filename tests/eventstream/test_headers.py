@@ -208,6 +208,8 @@ def test_the_largest_message() -> None:
         ({"": 1}, b"", ValueError, "needs a name"),
         ({"n" * 256: 1}, b"", ValueError, "a header's name of 256 bytes"),
         ({1: 1}, b"", TypeError, "name is int: it must be str"),
+        (5, b"", TypeError, "headers: expected names and values, not int"),
+        ([("a", 1)], b"", TypeError, "headers: expected names and values, not list"),
         ({"a": None}, b"", TypeError, "header 'a' is NoneType"),
         ({"a": 1.5}, b"", TypeError, "header 'a' is float"),
         ({"a": 2**63}, b"", ValueError, "header 'a': 9223372036854775808 does not fit"),

@@ -297,15 +297,22 @@ def test_targets_that_cannot_be_imported_into(
 
 
 def test_dry_runs_write_nothing(
-    s3: kumo_crt.S3Client, boto: Any, bucket: str, database: Path, tmp_path: Path
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     report = export.export(database, url(bucket), client=s3, dry_run=True)
     assert (report.info.entries, report.info.total_bytes) == (2_000, 2_000 * 212)
     assert keys(boto, bucket) == []
     export.export(database, url(bucket), client=s3)
     (tmp_path / "empty").mkdir()
-    for target in (tmp_path / "new", tmp_path / "empty"):
-        assert export.import_(url(bucket), target, client=s3, dry_run=True).info.entries == 2_000
+    monkeypatch.chdir(tmp_path)
+    for target in ("new", tmp_path / "empty"):
+        planned = export.import_(url(bucket), target, client=s3, dry_run=True)
+        assert (planned.info.entries, planned.target) == (2_000, str(tmp_path / target))
     assert not (tmp_path / "new").exists()
     assert list((tmp_path / "empty").iterdir()) == []
     with pytest.raises(kumo_crt.RepositoryError, match="has keys already"):

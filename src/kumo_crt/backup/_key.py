@@ -63,6 +63,8 @@ class Key:
         Raises:
             ValueError: It is something else.
         """
+        if not isinstance(text, str):
+            raise TypeError(f"a key's text is {type(text).__name__}: it must be str")
         stripped = text.strip()
         if _HEX.fullmatch(stripped):
             return cls(bytes.fromhex(stripped))
@@ -80,7 +82,8 @@ class Key:
             EncryptionKeyError: There is none in it.
         """
         try:
-            with open(path, "rb") as file:
+            # Not a number: that would be somebody's open file.
+            with open(os.fspath(path), "rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 content = file.read(_LONGEST + 1)
         except OSError as error:

@@ -180,7 +180,8 @@ def import_(
         info = inspect(url, client=used)
         name = info.column_family if column_family is None else column_family
         if dry_run and isinstance(target, str | os.PathLike) and _receive.is_fresh(Path(target)):
-            return ImportReport(info, os.fspath(target), name, time.monotonic() - begun)
+            path = str(Path(target).absolute())
+            return ImportReport(info, path, name, time.monotonic() - begun)
         stack.enter_context(room_in("the database's file system", _FULL_BESIDE))
         found = stack.enter_context(_receive.target_of(target))
         _receive.check_family(found, name, add=add)
