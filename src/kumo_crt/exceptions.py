@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 class KumoError(Exception):
     """Base of every error that kumo_crt raises on purpose.
 
+    But for arguments that make no sense (`ValueError`, `TypeError`), which nothing was done with,
+    for the caller's own files (`OSError`), and for what a callback raises.
+
     Attributes:
         valid_bytes: Of a download into a caller's buffer that failed: how many bytes from the
             start arrived whole (they were not compared with the stored checksum); 0 if all arrived

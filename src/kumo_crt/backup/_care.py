@@ -217,6 +217,7 @@ class Care(RepositoryBase):
             What was repaired, and what is left.
 
         Raises:
+            SnapshotNotFoundError: There is no such snapshot; with ``"all"``, none at all.
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             EnvironmentMismatchError: The repository belongs to another environment.
             IntegrityError: Somebody else writes to the same keys, or to the source.

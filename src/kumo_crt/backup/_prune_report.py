@@ -13,8 +13,9 @@ class PruneReport:
 
     Attributes:
         dry_run: Nothing was written.
-        kept: Why each snapshot that is there was kept: names of the rules, ``pinned``, ``locked``
-            (its manifest is under retention), or ``no rule``. By id, oldest first.
+        kept: Why each snapshot that is there was kept: names of the rules (with ``oldest`` before
+            that of one that asks for more than there are), ``pinned``, ``locked`` (its manifest is
+            under retention), or ``no rule``. By id, oldest first.
         removed: Ids of the snapshots that were removed, oldest first.
         deleted_objects: Data objects that were deleted.
         deleted_bytes: Their size.

@@ -74,7 +74,8 @@ class VerifyReport:
         ok: There are no problems.
         snapshot: Id of the snapshot, or ``"all"``.
         level: ``quick``, ``stored``, ``full`` or ``restore``.
-        files: Number of files that were checked; each once, however many snapshots it is in.
+        files: Number of files that were checked, each once, however many snapshots it is in. Very
+            small ones are part of the manifest, and counted by level ``restore`` alone.
         bytes_read: Bytes that were read for it and found good.
         problems: What is wrong.
         seconds: Duration.

@@ -136,7 +136,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What a restore did.
+    """What a restore did; with ``dry_run``, what it would restore.
+
+    A dry run reads nothing: ``downloaded_bytes``, ``kept_bytes`` and ``seconds`` are 0 then, and
+    ``reused_bytes`` is what the names and sizes of the files that are there suggest.
 
     Attributes:
         snapshot: Id of the snapshot.

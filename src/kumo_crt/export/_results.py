@@ -38,8 +38,8 @@ class ExportInfo:
         start: First key that could be in it; None: from the beginning.
         stop: First key behind it; None: to the end.
         entries: Number of keys.
-        total_bytes: Size of its files.
-        files: Its files, in the order of their keys.
+        total_bytes: Size of its files; of a dry run, of its keys and values.
+        files: Its files, in the order of their keys; none of a dry run.
     """
 
     url: str
