@@ -33,3 +33,23 @@ def test_a_url_that_is_no_text(s3: kumo_crt.S3Client, wrong: Any) -> None:
 def test_tags_that_are_no_mapping(repository: kumo_crt.Repository, make: Make, wrong: Any) -> None:
     with pytest.raises(TypeError, match="tags: expected names and values"):
         repository.backup(make("one_key"), tags=wrong)
+
+
+def test_numbers_that_are_not_whole(repository: kumo_crt.Repository, make: Make) -> None:
+    path = make("one_key")
+    for wrong in (1.5, float("nan"), "8"):
+        some: Any = wrong
+        with pytest.raises(TypeError, match="max_concurrency: expected a whole number"):
+            repository.backup(path, max_concurrency=some)
+        with pytest.raises(TypeError, match="days: expected a whole number"):
+            repository.request_thaw(days=some)
+
+
+def test_an_opener_that_is_none(repository: kumo_crt.Repository, make: Make) -> None:
+    """It was written down as a database that RocksDB does not open."""
+    repository.backup(make("one_key"))
+    some: Any = "opener"
+    with pytest.raises(TypeError, match="opener: expected a function"):
+        repository.drill(opener=some)
+    (health,) = repository.health()
+    assert health.drill_failed is None

@@ -109,7 +109,8 @@ def test_a_damaged_object(
     bucket: str,
     damage: str,
 ) -> None:
-    files = stored_files(repository.backup(make("many_files")), "sst")[1:4]
+    snapshot = repository.backup(make("many_files"))
+    files = stored_files(snapshot, "sst")[1:4]
     for file in files:
         content = get(boto, bucket, key_of(file))
         delete(boto, bucket, key_of(file))
@@ -129,6 +130,8 @@ def test_a_damaged_object(
     verified = repository.verify(level="restore")
     assert (verified.ok, verified.level) == (False, "restore")
     assert [problem.kind for problem in verified.problems] == [kind] * len(files)
+    # What was read and found good.
+    assert verified.bytes_read == snapshot.total_bytes - sum(file.size for file in files)
 
 
 def _commit_instead(

@@ -324,6 +324,10 @@ class RepositoryBase:
 
     @staticmethod
     def _concurrency(wanted: int | None) -> int:
+        if wanted is not None and not isinstance(wanted, int):
+            raise TypeError(
+                f"max_concurrency: expected a whole number, not {type(wanted).__name__}"
+            )
         if wanted is not None and wanted < 1:
             raise ValueError(
                 f"files at once (max_concurrency, --max-concurrency): {wanted}, must be at least 1"

@@ -102,11 +102,10 @@ class Care(RepositoryBase):
                     "level 'restore' (level, --level) takes one whole snapshot, no subset (subset, "
                     "--subset), and no executor"
                 )
-            return _verify.of_drill(
-                self.drill(
-                    snapshot, record=record, progress=progress, max_concurrency=max_concurrency
-                )
+            drilled = self.drill(
+                snapshot, record=record, progress=progress, max_concurrency=max_concurrency
             )
+            return _verify.of_drill(drilled, lambda: self._snapshot(drilled.snapshot).files)
         _, now = self._load()
         plan = self._verify_plan(snapshot, level, now, max_concurrency)
         return _verify.verify(
@@ -360,6 +359,8 @@ class Care(RepositoryBase):
         """
         from kumo_crt.backup import _thaw
 
+        if not isinstance(days, int):
+            raise TypeError(f"days: expected a whole number, not {type(days).__name__}")
         if days < 1:
             raise ValueError(f"{days} days (days, --request-thaw): it must be at least 1")
         if tier not in _thaw.TIERS:

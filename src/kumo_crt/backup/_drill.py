@@ -93,6 +93,8 @@ class _Found:
 
 def drill(plan: DrillPlan) -> DrillReport:
     """Restores a snapshot, opens it, reads everything, and compares."""
+    if plan.opener is not None and not callable(plan.opener):
+        raise TypeError(f"opener: expected a function, not {type(plan.opener).__name__}")
     opener = plan.opener or _drill_opener.default_opener()
     snapshot = plan.snapshot
     found = _Found()

@@ -26,7 +26,7 @@ from kumo_crt.backup._ledger import Damage, Ledger, object_hash
 from kumo_crt.backup._notices import Notices
 from kumo_crt.backup._objects import DataObject
 from kumo_crt.backup._reports import DrillReport, Problem, VerifyReport
-from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._results import Snapshot, SnapshotFile
 from kumo_crt.backup._selection import Subset
 from kumo_crt.backup._store import Store
 from kumo_crt.backup._verify_job import Outcome, VerifyJob
@@ -140,14 +140,16 @@ def verify(plan: VerifyPlan) -> VerifyReport:
     )
 
 
-def of_drill(found: DrillReport) -> VerifyReport:
-    """A drill as the verification of level ``restore``."""
+def of_drill(found: DrillReport, files: Callable[[], Iterable[SnapshotFile]]) -> VerifyReport:
+    """A drill as the verification of level ``restore``; ``files`` tells those of the snapshot."""
+    bad = {problem.path for problem in found.problems if problem.path}
+    bad_bytes = sum(file.size for file in files() if file.path in bad) if bad else 0
     return VerifyReport(
         ok=found.ok,
         snapshot=found.snapshot,
         level="restore",
         files=found.files,
-        bytes_read=found.total_bytes,
+        bytes_read=found.total_bytes - bad_bytes,
         problems=found.problems,
         seconds=found.recovery_seconds + found.scan_seconds,
         total_files=found.files,
