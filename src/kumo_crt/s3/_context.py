@@ -185,16 +185,21 @@ def check_names(bucket: str, key: str | None = None) -> None:
         TypeError: One is no text.
         ValueError: Empty, too long, or with characters that do not belong there.
     """
-    if not isinstance(bucket, str):
-        raise TypeError(f"bucket: expected a text, not {type(bucket).__name__}")
+    if type(bucket) is not str:  # for each request: much faster than isinstance
+        _check_text("bucket", bucket)
     _check_bucket(bucket)
     if key is not None:
-        if not isinstance(key, str):
-            raise TypeError(f"key: expected a text, not {type(key).__name__}")
+        if type(key) is not str:
+            _check_text("key", key)
         if not key:
             raise ValueError("the key is empty")
         if len(key) > 256 and len(key.encode("utf-8", "surrogatepass")) > 1024:
             raise ValueError(f"key {key[:40]!r}…: longer than the 1024 bytes that S3 allows")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, not {type(value).__name__}")
 
 
 @lru_cache
