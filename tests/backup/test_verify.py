@@ -231,6 +231,13 @@ def test_readers_may_verify_too(s3: kumo_crt.S3Client, bucket: str, make: Make, 
     with kumo_crt.Repository.open(url(bucket), client=s3, environment="dev") as other:
         report = other.verify(level="full")
         assert (report.ok, report.recorded) == (True, False)
+        for demanded in (
+            lambda: other.verify(level="full", record=True),
+            lambda: other.verify(level="restore", record=True),
+            lambda: other.drill(record=True),
+        ):
+            with pytest.raises(kumo_crt.EnvironmentMismatchError, match=r"'prod'.*'dev'"):
+                demanded()
     assert keys(boto, bucket, "health/") == set()
 
 

@@ -73,7 +73,7 @@ class Care(RepositoryBase):
                 encrypted repository, go with it. All workers together keep to the repository's
                 limits of bytes and requests. Level ``"quick"`` has nothing to share out.
             record: Whether to write down what was read. By default it is, where this client may
-                write, and its environment is the repository's.
+                write, and its environment is the repository's; True fails where that is not so.
             progress: Called with bytes done and total, ten times a second at most.
             max_concurrency: Files at once, in each worker; 8.
 
@@ -82,6 +82,8 @@ class Care(RepositoryBase):
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot; with ``"all"``, none at all.
+            EnvironmentMismatchError: The repository belongs to another one, and `record` is True.
+            EncryptionKeyError: Level ``"restore"`` of an encrypted one, and the key is missing.
         """
         from kumo_crt.backup import _verify
         from kumo_crt.backup._selection import Subset
@@ -106,7 +108,7 @@ class Care(RepositoryBase):
                 snapshot, record=record, progress=progress, max_concurrency=max_concurrency
             )
             return _verify.of_drill(drilled, lambda: self._snapshot(drilled.snapshot).files)
-        _, now = self._load()
+        _, now = self._guarded() if record else self._load()
         plan = self._verify_plan(snapshot, level, now, max_concurrency)
         return _verify.verify(
             replace(
@@ -147,7 +149,7 @@ class Care(RepositoryBase):
             max_rto: Seconds that recovery may take.
             max_age: Seconds that the snapshot may be old.
             record: Whether to write down the drill. By default it is, where this client may write,
-                and its environment is the repository's.
+                and its environment is the repository's; True fails where that is not so.
             progress: Called with bytes done and total, ten times a second at most.
             max_concurrency: Files at once; 8.
 
@@ -156,12 +158,13 @@ class Care(RepositoryBase):
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
+            EnvironmentMismatchError: The repository belongs to another one, and `record` is True.
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             RepositoryError: There is no room, or no rocksdict.
         """
         from kumo_crt.backup import _drill
 
-        _, now = self._load()
+        _, now = self._guarded() if record else self._load()
         self._need_key("a drill")
         found, trouble = self._find(snapshot)
         plan = _drill.DrillPlan(
