@@ -29,6 +29,13 @@ def test_a_url_that_is_no_text(s3: kumo_crt.S3Client, wrong: Any) -> None:
         kumo_crt.Repository(wrong, client=s3)
 
 
+def test_a_password_in_a_url_is_not_repeated(s3: kumo_crt.S3Client) -> None:
+    for url_with in ("s3://someone:hidden@bucket/prefix", "s3://someone:hidden@bucket/prefix?a=b"):
+        with pytest.raises(ValueError, match="with a user") as caught:
+            kumo_crt.Repository(url_with, client=s3)
+        assert "hidden" not in str(caught.value)
+
+
 @pytest.mark.parametrize("wrong", [5, "ab", ["a"], [("a", "b")]])
 def test_tags_that_are_no_mapping(repository: kumo_crt.Repository, make: Make, wrong: Any) -> None:
     with pytest.raises(TypeError, match="tags: expected names and values"):

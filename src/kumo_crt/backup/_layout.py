@@ -68,13 +68,16 @@ class Location(NamedTuple):
         """
         if not isinstance(url, str):
             raise TypeError(f"url: expected s3://bucket/prefix, not {type(url).__name__}")
+        parts = urlsplit(url, allow_fragments=False)
+        if "@" in parts.netloc:
+            # What stands before it may be a password: it is not repeated.
+            raise ValueError("repository URL with a user: expected s3://bucket/prefix")
         if "?" in url:
             raise ValueError(f"repository {url!r}: '?' is not possible in s3://bucket/prefix")
         try:
             url.encode()
         except UnicodeEncodeError:
             raise ValueError(f"repository {url!r}: is not UTF-8, as all keys are") from None
-        parts = urlsplit(url, allow_fragments=False)
         if parts.scheme != "s3" or not parts.netloc:
             raise ValueError(f"repository {url!r}: expected s3://bucket/prefix")
         prefix = parts.path.strip("/")
