@@ -45,7 +45,8 @@ class SnapshotFile:
 
     Attributes:
         path: Name in the database directory.
-        kind: ``sst``, ``blob``, ``wal``, ``manifest``, ``options`` or ``current``.
+        kind: ``sst``, ``blob``, ``wal``, ``manifest``, ``options``, ``current``, or ``config``
+            (rocksdict's own file beside them).
         size: Bytes.
         crc32c: CRC32C of the whole file; of a sealed one, only who has the key knows it.
         key: Key of its data object, below the repository's prefix; None if it is ``inline``.

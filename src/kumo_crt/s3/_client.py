@@ -88,7 +88,9 @@ class S3Client(ClientBase):
             ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 
     Raises:
+        TypeError: A setting is of another type.
         ValueError: A setting is out of its range or contradicts another.
+        CredentialsError: There is no such profile.
     """
 
     put_object = _method(_operations.put_object)

@@ -40,7 +40,7 @@ class DeleteResult:
     Attributes:
         version_id: The deleted version, or the delete marker that was made.
         delete_marker: Whether it is a delete marker.
-        key: Key, of one of many deletions.
+        key: Key.
         error: Why it was not deleted, of one of many; None if it was.
     """
 

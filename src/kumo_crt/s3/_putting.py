@@ -21,7 +21,7 @@ class PutResult:
         etag: ETag, without quotes.
         version_id: Version in a versioned bucket.
         checksum_crc32c: CRC32C of the whole object, as sent and confirmed by the service where it
-            says so; None if the checksum was turned off.
+            says so; None if the checksum was turned off, or the service told none of a copy.
         size: Bytes.
         parts: Parts of a multipart upload or copy; 0 for a single request.
         server_time: The service's clock when it answered.
