@@ -138,7 +138,7 @@ def encode(
         BufferError: The payload is not C-contiguous.
         ValueError: Something does not fit: see the limits of this module.
     """
-    if not isinstance(headers, Mapping):
+    if type(headers) is not dict and not isinstance(headers, Mapping):  # the second takes long
         raise TypeError(f"headers: expected names and values, not {type(headers).__name__}")
     return _core.event_stream_encode(
         [(_name(name), *_encoded(name, value)) for name, value in headers.items()], payload
