@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from backups import report
+from backups import machine, report
 from backups.clients import CLIENTS, KUMO
 from backups.databases import Shape
 from backups.rounds import Runner, Settings
@@ -95,8 +95,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         peers = install_peers(arguments.peers)
         network_name = network.enter() if arguments.network == "own" else network.shared()
         say(f"network: {network_name}")
-        results = Runner(settings, peers).run()
-        results["machine"]["network"] = network_name
+        with machine.memory_kept() as memory:
+            say(f"free memory: {memory}")
+            results = Runner(settings, peers).run()
+        results["machine"].update(network=network_name, memory=memory)
         return results
 
 

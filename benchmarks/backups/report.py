@@ -30,6 +30,7 @@ _TITLES = {
     "peak_rss_mib": ("peak RSS MiB", 0),
     "requests": ("requests", 0),
 }
+_CONDITIONS = {"network": "Network", "memory": "Free memory"}
 
 
 def write(results: dict[str, Any], directory: Path) -> None:
@@ -118,7 +119,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         f"{machine['cpus']} CPUs ({machine['cpu']}), Linux {machine['kernel']}, "
         f"Python {machine['python']}; {results['rounds']} rounds; median (min-max). {named}.",
-        *([f"Network: {machine['network']}."] if "network" in machine else []),
+        *(f"{title}: {machine[name]}." for name, title in _CONDITIONS.items() if name in machine),
         "",
         "Processes from start to end. kumo_crt's send and check CRC32C, and bring a restore to the "
         "disk. Of the peers only rclone compares all that it restores, unless it is told not to "
