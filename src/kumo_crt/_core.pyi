@@ -32,6 +32,12 @@ def exchange_paths(a: str | PathLike[str], b: str | PathLike[str]) -> None:
         OSError: One is missing, or the file system cannot do this (EINVAL, ENOSYS).
     """
 
+def reserve_space(fd: int, offset: int, size: int) -> None:
+    """Reserves space for a part of a file that is about to be written; its size stays.
+
+    Where that cannot be had (no room, a file system that cannot do it), nothing happens.
+    """
+
 # -- sealed files: crypto/ ----------------------------------------------------------------------
 
 SEALED_CHUNK: int

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -44,10 +45,17 @@ void exchange_paths(const std::filesystem::path& a, const std::filesystem::path&
   throw py::error_already_set();
 }
 
+// A hint: where it cannot be had, nothing is lost, and writing says what is wrong.
+void reserve_space(int fd, std::uint64_t offset, std::uint64_t size) {
+  const GilReleased released;
+  (void)::fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size));
+}
+
 }  // namespace
 
 void register_files(py::module_& m) {
   m.def("exchange_paths", &exchange_paths, py::arg("a"), py::arg("b"));
+  m.def("reserve_space", &reserve_space, py::arg("fd"), py::arg("offset"), py::arg("size"));
 }
 
 }  // namespace kumo::bind
