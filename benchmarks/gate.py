@@ -36,6 +36,7 @@ _SOURCES = ROOT / "benchmarks" / "gate"
 TOLERANCE = 0.01
 TOLERANCES = {
     "import": 0.03,  # of Python's own modules too
+    "event-stream": 0.02,  # malloc's work depends on what modules have left of the heap: 0.7 %
     "rocksdb-files": 0.02,  # a database is made anew for each run
     "put-small": 0.02,
     "get-small": 0.02,
