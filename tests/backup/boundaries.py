@@ -11,7 +11,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt._engine import Task
-from kumo_crt.backup import _lease
+from kumo_crt.backup._coordination import _lease
 from kumo_crt.s3._context import Context
 
 

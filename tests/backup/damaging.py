@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kumo_crt
-from kumo_crt.backup import _rebuild
+from kumo_crt.backup._repair import _rebuild
 from tests.backup.helpers import delete, flipped, get, key_of, keys, put, stored_files
 
 # What verifications call it; "empty" is a kind of "size".

@@ -12,7 +12,7 @@ from typing import Any
 from rocksdict import Rdict
 
 import kumo_crt
-from kumo_crt.backup import _manifest
+from kumo_crt.backup._format import _manifest
 from tests.support import databases
 from tests.support.databases import Entry
 

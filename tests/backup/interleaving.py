@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kumo_crt._engine import Sleep, Task
-from kumo_crt.backup import _census, _inflight, _prune
+from kumo_crt.backup._coordination import _census, _inflight
+from kumo_crt.backup._prune import _prune
 from kumo_crt.exceptions import KumoError
 from kumo_crt.s3 import S3Client
 from kumo_crt.s3._context import Context

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _inflight, _lease
+from kumo_crt.backup._coordination import _inflight, _lease
 from kumo_crt.s3._budget import Budget
 from tests.backup.boundaries import watched
 from tests.backup.conftest import Make

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import kumo_crt
-from kumo_crt.backup import _layout
+from kumo_crt.backup._format import _layout
 from tests.backup.boundaries import Sent, watched
 from tests.backup.conftest import Make
 from tests.backup.helpers import (

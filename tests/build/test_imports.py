@@ -77,22 +77,24 @@ def test_a_client_loads_neither_the_other_one_nor_what_single_operations_need() 
 
 
 def test_a_restore_loads_nothing_that_only_backups_need() -> None:
-    loaded = _loaded_by("from kumo_crt import Repository; import kumo_crt.backup._restore")
-    assert "kumo_crt.backup._fetch" in loaded
+    loaded = _loaded_by("from kumo_crt import Repository; import kumo_crt.backup._restore._restore")
+    assert "kumo_crt.backup._store._fetch" in loaded
     ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
-    assert ours & {"_capture", "_inflight", "_lease", "_names", "_pins", "_reports"} == set()
+    late = {"_capture", "_format._names", "_packing", "_reports"}
+    late |= {f"_coordination.{name}" for name in ("_inflight", "_lease", "_pins")}
+    assert ours & late == set()
     assert loaded & {"hashlib", "shutil", "kumo_crt.s3._async_client", "kumo_crt.s3._put"} == set()
 
 
 def test_only_those_who_look_after_a_repository_load_what_does_that() -> None:
     loaded = _loaded_by("from kumo_crt import Repository")
     ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
-    work = {"_capture", "_doctor", "_drill", "_prune", "_repair", "_restore", "_upload", "_verify"}
+    work = {"_capture", "_doctor", "_drill", "_prune", "_repair", "_restore", "_send", "_verify"}
     assert ours & (work | {"_reports"}) == set()
     # Making a backup does not load what looks after one, and the other way round.
-    loaded = _loaded_by("import kumo_crt.backup._upload, kumo_crt.backup._capture")
+    loaded = _loaded_by("import kumo_crt.backup._send._upload, kumo_crt.backup._capture")
     ours = {name.removeprefix("kumo_crt.backup.") for name in loaded}
-    assert ours & (work | {"_reports"}) == {"_capture", "_upload"}
+    assert ours & (work | {"_reports"}) == {"_capture", "_send"}
 
 
 def _parents(module: str) -> set[str]:

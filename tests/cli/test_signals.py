@@ -115,7 +115,8 @@ sys.exit(main(sys.argv[3:]))
 @pytest.mark.servers("seaweed-http")
 @pytest.mark.parametrize(("number", "code", "message"), _ENDS)
 @pytest.mark.parametrize(
-    "module", ["kumo_crt.backup._results", "kumo_crt.s3._context", "kumo_crt.backup._known"]
+    "module",
+    ["kumo_crt.backup._format._results", "kumo_crt.s3._context", "kumo_crt.backup._store._known"],
 )
 def test_while_a_module_is_loaded(
     tmp_path: Path,

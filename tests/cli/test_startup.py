@@ -51,7 +51,7 @@ def test_the_grammar_knows_the_addressing_styles() -> None:
             (
                 "kumo_crt.export",
                 "kumo_crt.backup._capture",
-                "kumo_crt.backup._inflight",
+                "kumo_crt.backup._coordination._inflight",
                 "kumo_crt.backup._reports",
                 "kumo_crt.s3._async_client",
                 "kumo_crt.s3._put",

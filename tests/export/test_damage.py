@@ -12,7 +12,7 @@ from rocksdict import Rdict
 
 import kumo_crt
 from kumo_crt import export
-from kumo_crt.backup import _documents
+from kumo_crt.backup._format import _documents
 from kumo_crt.export import _manifest
 from tests.export.helpers import PLACE, url
 from tests.support import databases

@@ -10,17 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kumo_crt import _core
-from kumo_crt.backup import (
-    _configuration,
-    _documents,
-    _inflight,
-    _ledger,
-    _manifest,
-    _notices,
-    _sealing,
-)
+from kumo_crt.backup._coordination import _inflight, _ledger, _notices
+from kumo_crt.backup._format import _configuration, _documents, _manifest, _sealing
 from kumo_crt.export import _manifest as _export
-from tests.backup import test_hostile_manifests as snapshots
+from tests.backup.format import test_hostile_manifests as snapshots
 from tests.backup.helpers import closed
 
 Edit = Callable[[dict[str, Any]], object]

@@ -32,7 +32,9 @@ import kumo_crt.backup  # imported before the fork, not in each child
 from kumo_crt import _core, export
 from kumo_crt._engine import _scheduler
 from kumo_crt._engine._tasks import Call
-from kumo_crt.backup import _inflight, _restore, _room
+from kumo_crt.backup._coordination import _inflight
+from kumo_crt.backup._local import _room
+from kumo_crt.backup._restore import _restore
 from kumo_crt.export import _run
 from tests.backup.interleaving import without_waiting
 from tests.support import databases

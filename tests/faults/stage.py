@@ -14,7 +14,7 @@ import pytest
 from rocksdict import Rdict
 
 import kumo_crt
-from kumo_crt.backup import _inflight
+from kumo_crt.backup._coordination import _inflight
 from tests.backup.interleaving import without_waiting
 from tests.faults.judge import Found, Judge
 from tests.faults.mortals import Mortals

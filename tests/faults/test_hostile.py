@@ -15,7 +15,7 @@ import pytest
 
 import kumo_crt
 from kumo_crt import export
-from kumo_crt.backup import _documents
+from kumo_crt.backup._format import _documents
 from tests.faults.floors import HOSTILE
 from tests.faults.hostile import KINDS, TEXTS, WHERE, Edit, Kind
 from tests.faults.seeds import done

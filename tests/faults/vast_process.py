@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import kumo_crt
-from kumo_crt.backup import _documents
+from kumo_crt.backup._format import _documents
 from tests.faults.hostile import KINDS
 
 ENTRIES = 10_000_000

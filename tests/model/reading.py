@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from kumo_crt import Snapshot, crc32c, export
-from kumo_crt.backup._place import work_directory
+from kumo_crt.backup._restore._place import work_directory
 from kumo_crt.exceptions import IntegrityError, RepositoryError, SnapshotNotFoundError
 from tests.backup.helpers import flipped, leftovers, tree
 from tests.model.base import KEYS, ONE, Base, family_of

@@ -1,8 +1,8 @@
 """Backups of RocksDB databases in S3; the format is in docs/format.md."""
 
-from kumo_crt.backup._key import Key
+from kumo_crt.backup._format._key import Key
+from kumo_crt.backup._format._results import RestoreReport, Snapshot, SnapshotFile, StoredObject
 from kumo_crt.backup._repository import Repository
-from kumo_crt.backup._results import RestoreReport, Snapshot, SnapshotFile, StoredObject
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from kumo_crt._engine import Task
-from kumo_crt.backup import _configuration, _layout, _sealing, _snapshots
-from kumo_crt.backup._clock import ServiceClock
-from kumo_crt.backup._coming import Coming
-from kumo_crt.backup._key import Key
-from kumo_crt.backup._results import Snapshot
-from kumo_crt.backup._snapshots import OnDamage
-from kumo_crt.backup._store import Store
+from kumo_crt.backup._coordination import _snapshots
+from kumo_crt.backup._coordination._clock import ServiceClock
+from kumo_crt.backup._coordination._snapshots import OnDamage
+from kumo_crt.backup._format import _configuration, _layout, _sealing
+from kumo_crt.backup._format._key import Key
+from kumo_crt.backup._format._results import Snapshot
+from kumo_crt.backup._store._coming import Coming
+from kumo_crt.backup._store._store import Store
 from kumo_crt.exceptions import (
     EncryptionKeyError,
     EnvironmentMismatchError,
@@ -110,7 +111,7 @@ class RepositoryBase:
                 `Repository.recover_config`.
             NotFoundError: There is no such bucket.
         """
-        from kumo_crt.backup import _lost  # those who open one do not need it
+        from kumo_crt.backup._repair import _lost  # those who open one do not need it
 
         repository = cls(
             url,
@@ -188,7 +189,7 @@ class RepositoryBase:
             ValueError: The service has no such storage class.
             RepositoryError: It is there.
         """
-        from kumo_crt.backup._writing import try_storage_class_task, write_new_task
+        from kumo_crt.backup._store._writing import try_storage_class_task, write_new_task
 
         self._config, self._key = config, key
         store = self._store()
@@ -222,7 +223,7 @@ class RepositoryBase:
         store = self._store(persistent=persistent)
         found = self._run(store.config())
         if found is None:
-            from kumo_crt.backup import _lost
+            from kumo_crt.backup._repair import _lost
 
             found = self._run(_lost.look_task(store))
         if found is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup._base import RepositoryBase
-from kumo_crt.backup._snapshots import OnDamage
+from kumo_crt.backup._coordination._snapshots import OnDamage
 from kumo_crt.exceptions import KumoError, SnapshotNotFoundError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         ThawReport,
         VerifyReport,
     )
-    from kumo_crt.backup._verify import VerifyPlan
+    from kumo_crt.backup._verify._verify import VerifyPlan
 
 # The modules that do the work are loaded by the methods that need them: a program that only makes
 # backups does not pay for them at its start.
@@ -85,8 +85,8 @@ class Care(RepositoryBase):
             EnvironmentMismatchError: The repository belongs to another one, and `record` is True.
             EncryptionKeyError: Level ``"restore"`` of an encrypted one, and the key is missing.
         """
-        from kumo_crt.backup import _verify
-        from kumo_crt.backup._selection import Subset
+        from kumo_crt.backup._verify import _verify
+        from kumo_crt.backup._verify._selection import Subset
 
         if level not in _verify.LEVELS:
             raise ValueError(f"level {level!r}: choose one of {', '.join(_verify.LEVELS)}")
@@ -162,7 +162,7 @@ class Care(RepositoryBase):
             EncryptionKeyError: The repository is encrypted, and the key is missing.
             RepositoryError: There is no room, or no rocksdict.
         """
-        from kumo_crt.backup import _drill
+        from kumo_crt.backup._drill import _drill
 
         _, now = self._guarded() if record else self._load()
         self._need_key("a drill")
@@ -225,7 +225,7 @@ class Care(RepositoryBase):
             IntegrityError: Somebody else writes to the same keys, or to the source.
             RepositoryLockedError: A snapshot whose manifest is to come back is being deleted.
         """
-        from kumo_crt.backup import _repair
+        from kumo_crt.backup._repair import _repair
 
         if level not in ("quick", "stored", "full"):
             raise ValueError(f"level {level!r}: choose one of quick, stored, full")
@@ -251,7 +251,7 @@ class Care(RepositoryBase):
     def _verify_plan(
         self, snapshot: str, level: str, now: datetime, max_concurrency: int | None
     ) -> VerifyPlan:
-        from kumo_crt.backup import _verify
+        from kumo_crt.backup._verify import _verify
 
         return _verify.VerifyPlan(
             run=self._run,
@@ -284,7 +284,7 @@ class Care(RepositoryBase):
         Returns:
             What was found, with what to do about it; nothing of it raises.
         """
-        from kumo_crt.backup import _doctor
+        from kumo_crt.backup._doctor import _doctor
 
         plan = _doctor.DoctorPlan(
             run=self._run,
@@ -312,7 +312,7 @@ class Care(RepositoryBase):
         Raises:
             FormatError: A manifest is damaged.
         """
-        from kumo_crt.backup import _ledger
+        from kumo_crt.backup._coordination import _ledger
         from kumo_crt.backup._reports import SnapshotHealth
 
         _, now = self._load()
@@ -360,7 +360,7 @@ class Care(RepositoryBase):
         Raises:
             SnapshotNotFoundError: There is no such snapshot.
         """
-        from kumo_crt.backup import _thaw
+        from kumo_crt.backup._restore import _thaw
 
         if not isinstance(days, int):
             raise TypeError(f"days: expected a whole number, not {type(days).__name__}")
@@ -380,8 +380,8 @@ class Care(RepositoryBase):
 
     def _remember_damage(self, key: str, kind: str) -> None:
         """Writes down what a restore has found, if this client may; it fails for that anyway."""
-        from kumo_crt.backup import _verify
-        from kumo_crt.backup._ledger import Damage, Ledger
+        from kumo_crt.backup._coordination._ledger import Damage, Ledger
+        from kumo_crt.backup._verify import _verify
 
         try:
             _, now = self._load()

@@ -70,8 +70,8 @@ class Keeping(RepositoryBase):
             FormatError: A manifest cannot be read, or was lost: nothing was deleted.
             ValueError: A rule makes no sense.
         """
-        from kumo_crt.backup import _prune  # loaded by those who prune
-        from kumo_crt.backup._retention import KeepRules, Within
+        from kumo_crt.backup._prune import _prune  # loaded by those who prune
+        from kumo_crt.backup._prune._retention import KeepRules, Within
 
         rules = KeepRules(
             last=keep_last,
@@ -109,7 +109,7 @@ class Keeping(RepositoryBase):
             RepositoryLockedError: Its backup is still running, or was killed within the last half
                 hour.
         """
-        from kumo_crt.backup import _pins
+        from kumo_crt.backup._coordination import _pins
 
         _, now = self._guarded()
         wanted = self._exact(snapshot_id)
@@ -127,7 +127,7 @@ class Keeping(RepositoryBase):
             SnapshotNotFoundError: There is none of this id.
             RepositoryLockedError: It is being deleted.
         """
-        from kumo_crt.backup import _pins
+        from kumo_crt.backup._coordination import _pins
 
         _, now = self._guarded()
         wanted = self._exact(snapshot_id)
@@ -144,7 +144,7 @@ class Keeping(RepositoryBase):
             EnvironmentMismatchError: The repository belongs to another environment.
             SnapshotNotFoundError: There is none of this id.
         """
-        from kumo_crt.backup import _pins
+        from kumo_crt.backup._coordination import _pins
 
         self._guarded()
         wanted = self._exact(snapshot_id)

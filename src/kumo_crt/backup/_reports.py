@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from kumo_crt.backup._results import Snapshot
+from kumo_crt.backup._format._results import Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import Any
 from kumo_crt import _core
 from kumo_crt._engine import Throttle
 from kumo_crt.backup._care import Care
-from kumo_crt.backup._clock import boottime
-from kumo_crt.backup._coming import Coming
-from kumo_crt.backup._configuration import Config
+from kumo_crt.backup._coordination._clock import boottime
+from kumo_crt.backup._coordination._snapshots import OnDamage
+from kumo_crt.backup._format._configuration import Config
+from kumo_crt.backup._format._results import RestoreReport, Snapshot
 from kumo_crt.backup._keeping import Keeping
-from kumo_crt.backup._results import RestoreReport, Snapshot
-from kumo_crt.backup._snapshots import OnDamage
+from kumo_crt.backup._store._coming import Coming
 from kumo_crt.exceptions import AccessDeniedError, RepositoryError
 
 _log = logging.getLogger("kumo_crt.backup")
@@ -103,11 +103,11 @@ class Repository(Care, Keeping):
             IntegrityError: What it relies on was found damaged, again and again, while it ran.
             RepositoryError: The source is no database, or damaged, or changes too fast.
         """
-        from kumo_crt.backup import _packing
-        from kumo_crt.backup._backup_plan import BackupPlan
         from kumo_crt.backup._capture import capture, compact
-        from kumo_crt.backup._commit import FoundDamagedError
-        from kumo_crt.backup._upload import backup_task
+        from kumo_crt.backup._coordination._commit import FoundDamagedError
+        from kumo_crt.backup._packing import _packing
+        from kumo_crt.backup._send._plan import BackupPlan
+        from kumo_crt.backup._send._upload import backup_task
 
         if not isinstance(tags, Mapping | None) or not all(
             isinstance(text, str) for item in (tags or {}).items() for text in item
@@ -153,8 +153,8 @@ class Repository(Care, Keeping):
 
     def _has_rotten_tables(self, source: Any) -> bool:
         """Whether drills say that tables which are stored have to be replaced by others."""
-        from kumo_crt.backup import _ledger
         from kumo_crt.backup._capture import identity_file, is_open_database
+        from kumo_crt.backup._coordination import _ledger
 
         db_id = identity_file(Path(source.path() if is_open_database(source) else source))
         try:
@@ -184,7 +184,7 @@ class Repository(Care, Keeping):
             EncryptionKeyError: A key is named, and cannot be had.
             ValueError: A setting is none that S3 has.
         """
-        from kumo_crt.backup import _configuration
+        from kumo_crt.backup._format import _configuration
 
         key = self._find_key()
         config = _configuration.new_config(self._environment, storage_class, sse, kms_key_id, key)
@@ -235,7 +235,7 @@ class Repository(Care, Keeping):
             FormatError: No manifest can be read, or they are of several repositories.
             ValueError: The service does not have the repository's storage class.
         """
-        from kumo_crt.backup import _lost
+        from kumo_crt.backup._repair import _lost
 
         if self._run(self._store().config()) is not None:
             raise RepositoryError(
@@ -272,7 +272,7 @@ class Repository(Care, Keeping):
             SnapshotNotFoundError: There is none of this id, or none at all.
             FormatError: Its manifest is damaged or lost, and its spare is of no use.
         """
-        from kumo_crt.backup._pins import is_pinned
+        from kumo_crt.backup._coordination._pins import is_pinned
 
         found = self._snapshot(snapshot_id)
         pinned = self._run(is_pinned(self._store(), found.id))
@@ -331,7 +331,7 @@ class Repository(Care, Keeping):
             )
         if isinstance(column_families, str):
             raise TypeError("column_families: a list of names, not one text")
-        from kumo_crt.backup import _restore
+        from kumo_crt.backup._restore import _restore
 
         found, warning = self._find(snapshot)
         self._need_key("a restore")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from kumo_crt import _core
-from kumo_crt.backup._room import no_room
+from kumo_crt.backup._local._room import no_room
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export._encoding import line_of, parse_line
 from kumo_crt.export._source import Entry

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from kumo_crt.backup import _documents
-from kumo_crt.backup._documents import VERSION, Reader, is_number, time_text
-from kumo_crt.backup._layout import MAX_FILE_SIZE
+from kumo_crt.backup._format import _documents
+from kumo_crt.backup._format._documents import VERSION, Reader, is_number, time_text
+from kumo_crt.backup._format._layout import MAX_FILE_SIZE
 from kumo_crt.export._encoding import from_json, to_json
 from kumo_crt.export._results import ENCODINGS, ExportedFile, ExportInfo
 

@@ -15,12 +15,12 @@ from kumo_crt._engine import Blocking, Gather, Meter, Task
 from kumo_crt.backup._capture import is_open_database, is_raw
 from kumo_crt.backup._capture._options import newest_options
 from kumo_crt.backup._capture._workplace import links_reach
-from kumo_crt.backup._fetch import DamagedError, fetch_task
-from kumo_crt.backup._lock import database_lock
-from kumo_crt.backup._results import SnapshotFile
-from kumo_crt.backup._room import no_room
-from kumo_crt.backup._scratch import scratch
-from kumo_crt.backup._store import Store
+from kumo_crt.backup._format._results import SnapshotFile
+from kumo_crt.backup._local._lock import database_lock
+from kumo_crt.backup._local._room import no_room
+from kumo_crt.backup._local._scratch import scratch
+from kumo_crt.backup._store._fetch import DamagedError, fetch_task
+from kumo_crt.backup._store._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
 from kumo_crt.export._files import Span, check_table, table_of_lines

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from kumo_crt import _core
 from kumo_crt._engine import Meter
-from kumo_crt.backup._layout import Location
-from kumo_crt.backup._room import check_space, room_in
-from kumo_crt.backup._scratch import scratch
-from kumo_crt.backup._store import Store
+from kumo_crt.backup._format._layout import Location
+from kumo_crt.backup._local._room import check_space, room_in
+from kumo_crt.backup._local._scratch import scratch
+from kumo_crt.backup._store._store import Store
 from kumo_crt.exceptions import NotFoundError, SnapshotNotFoundError
 from kumo_crt.export import _receive
 from kumo_crt.export._results import ENCODINGS, ExportInfo, ExportReport, ImportReport

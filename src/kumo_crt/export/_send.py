@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from kumo_crt._engine import Blocking, First, Gather, Meter, Sleep, Task
-from kumo_crt.backup._kept import Kept
-from kumo_crt.backup._results import StoredObject
-from kumo_crt.backup._store import Store
-from kumo_crt.backup._writing import write_new_task
+from kumo_crt.backup._format._results import StoredObject
+from kumo_crt.backup._store._kept import Kept
+from kumo_crt.backup._store._store import Store
+from kumo_crt.backup._store._writing import write_new_task
 from kumo_crt.exceptions import (
     IntegrityError,
     NotFoundError,

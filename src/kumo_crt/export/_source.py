@@ -14,8 +14,8 @@ from typing import Any
 from kumo_crt import _core
 from kumo_crt.backup._capture import capture, identity_file, is_open_database, is_raw
 from kumo_crt.backup._capture._options import newest_options
-from kumo_crt.backup._room import no_room
-from kumo_crt.backup._scratch import MAX_OPEN_FILES, scratch
+from kumo_crt.backup._local._room import no_room
+from kumo_crt.backup._local._scratch import MAX_OPEN_FILES, scratch
 from kumo_crt.exceptions import RepositoryError
 from kumo_crt.export._manifest import COMPARATOR
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from kumo_crt import _core
 from kumo_crt.backup._capture._options import OptionsFile, newest_options
-from kumo_crt.backup._lock import database_lock
+from kumo_crt.backup._local._lock import database_lock
 from kumo_crt.exceptions import RepositoryError
 
 # From these on it is told: such files are soon sent once more, and each column family gives a file

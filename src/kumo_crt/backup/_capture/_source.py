@@ -22,9 +22,9 @@ from kumo_crt.backup._capture._state import (
 )
 from kumo_crt.backup._capture._types import Capture, CapturedFile
 from kumo_crt.backup._capture._workplace import NoLinksError, Workplace
-from kumo_crt.backup._lock import database_lock
-from kumo_crt.backup._reading import may_be_read
-from kumo_crt.backup._room import no_room, room_in
+from kumo_crt.backup._local._lock import database_lock
+from kumo_crt.backup._local._reading import may_be_read
+from kumo_crt.backup._local._room import no_room, room_in
 from kumo_crt.exceptions import RepositoryError, RepositoryLockedError
 
 _FULL = (

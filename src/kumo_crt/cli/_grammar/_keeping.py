@@ -20,7 +20,7 @@ COUNTED = {
 def _count(text: str) -> int:
     """Reads how many snapshots a rule keeps."""
     if text in ("all", "unlimited", "-1"):
-        from kumo_crt.backup._retention import ALL
+        from kumo_crt.backup._prune._retention import ALL
 
         return ALL
     if not text.isascii() or not text.isdigit():
@@ -29,7 +29,7 @@ def _count(text: str) -> int:
 
 
 def _span(text: str) -> str:
-    from kumo_crt.backup._retention import Within
+    from kumo_crt.backup._prune._retention import Within
 
     try:
         Within.parse(text)

@@ -1,0 +1,1 @@
+"""What lets many work on a repository at once: leases, pins, notices, the commit, spares."""

@@ -1,0 +1,1 @@
+"""Looks for what may go wrong with a repository, its bucket and its credentials."""

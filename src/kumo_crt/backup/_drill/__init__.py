@@ -1,0 +1,1 @@
+"""Restores for a while, opens, reads, and compares."""

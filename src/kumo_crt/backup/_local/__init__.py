@@ -1,0 +1,1 @@
+"""What the machine a database is on gives and forbids: files, locks, room."""

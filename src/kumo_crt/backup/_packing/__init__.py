@@ -1,0 +1,1 @@
+"""Files that share an object: bundles and archives."""

@@ -1,0 +1,1 @@
+"""Puts back what is damaged or lost, from what has it still."""

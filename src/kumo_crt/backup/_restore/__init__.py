@@ -1,0 +1,1 @@
+"""Brings a snapshot back, and moves it into place."""

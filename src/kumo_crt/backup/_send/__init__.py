@@ -1,0 +1,1 @@
+"""A backup: what is sent, how, and in which order."""

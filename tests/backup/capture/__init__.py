@@ -1,0 +1,1 @@
+"""Taking hold of a database: open, closed, in use elsewhere, in several places."""

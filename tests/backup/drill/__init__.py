@@ -1,0 +1,1 @@
+"""Restores on trial."""

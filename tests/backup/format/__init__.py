@@ -1,0 +1,1 @@
+"""What is in the bucket: documents, manifests, keys, sealed files; malformed and hostile ones."""

@@ -1,0 +1,1 @@
+"""Putting back what is damaged or lost."""

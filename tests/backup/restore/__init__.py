@@ -1,0 +1,1 @@
+"""Bringing a snapshot back, and moving it into place."""
