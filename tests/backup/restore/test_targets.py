@@ -136,6 +136,15 @@ def test_whom_a_target_belongs_to(
         assert (path.stat().st_uid, path.stat().st_gid) == owner
 
 
+def test_a_name_that_is_too_long(filled: kumo_crt.Repository, library: Library, out: Path) -> None:
+    for name, excess in (("x" * 255, 40), ("ü" * 108, 1)):
+        _unchanged_after(
+            kumo_crt.RepositoryError, f"be {excess} bytes too long", filled, out / name
+        )
+    filled.restore(out / ("x" * 215))
+    assert content_of(out / ("x" * 215)) == library.truth("plain")
+
+
 def test_missing_parent(filled: kumo_crt.Repository, out: Path) -> None:
     _unchanged_after(
         kumo_crt.RepositoryError, "no such directory: create it", filled, out / "no" / "target"

@@ -35,11 +35,20 @@ def work_directory(target: Path, snapshot_id: str) -> Path:
     """Where a snapshot for a target is put together.
 
     Raises:
-        RepositoryError: The target is the root, or ``..``: nothing can take its place.
+        RepositoryError: The target is the root, or ``..``: nothing can take its place. Or its name
+            is so long that there is no longer one.
     """
     if target.name in ("", ".."):
         raise RepositoryError(f"{target}: cannot be replaced: name a directory below it")
-    return target.with_name(f".{target.name}{_WORK}{snapshot_id}")
+    work = target.with_name(f".{target.name}{_WORK}{snapshot_id}")
+    with contextlib.suppress(OSError):  # of what is wrong with its parent others tell
+        excess = len(os.fsencode(work.name)) - os.pathconf(target.parent, "PC_NAME_MAX")
+        if excess > 0:
+            raise RepositoryError(
+                f"{target}: a restore is made beside its target, under a longer name, which would "
+                f"be {excess} bytes too long: choose a shorter name"
+            )
+    return work
 
 
 def holds_database(target: Path) -> bool:
