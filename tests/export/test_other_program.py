@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,12 @@ def _lines(form: Any, ascii_only: bool) -> list[bytes]:
     return ["".join(lines[:HALF]).encode(), "".join(lines[HALF:]).encode()]
 
 
-def _tables(directory: Path) -> list[bytes]:
+def _tables(
+    directory: Path,
+    files: Sequence[Sequence[tuple[bytes, bytes]]] = (ENTRIES[:HALF], ENTRIES[HALF:]),
+) -> list[bytes]:
     found = []
-    for number, entries in enumerate((ENTRIES[:HALF], ENTRIES[HALF:])):
+    for number, entries in enumerate(files):
         path = directory / f"{number}.sst"
         writer = SstFileWriter(Options(raw_mode=True))
         writer.open(str(path))
@@ -153,3 +156,38 @@ def test_keys_that_do_not_ascend_from_file_to_file(
     with pytest.raises(kumo_crt.IntegrityError, match=r"000001\.jsonl: its first key b'[ab]' is"):
         export.import_(url(bucket), tmp_path / "db", client=s3)
     assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize(
+    "files", [["ac", "ce"], ["ad", "bc"], ["bc", "ad"], ["ab", "cd", "de"], ["ab", "ab"]]
+)
+def test_tables_that_overlap(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, tmp_path: Path, files: list[str]
+) -> None:
+    tables = _tables(tmp_path, [[(key.encode(), b"") for key in keys_] for keys_ in files])
+    _commit(boto, bucket, document(_put(boto, bucket, "sst", tables)))
+    (tmp_path / "of").mkdir()
+    target = tmp_path / "of" / "db"
+    with pytest.raises(kumo_crt.IntegrityError, match=r"kumo-export\.json: its SST files overlap"):
+        export.import_(url(bucket), target, client=s3)
+    assert list(target.parent.iterdir()) == []
+    there = Rdict(str(target), databases.options())
+    there[b"b"] = b"before"
+    with pytest.raises(kumo_crt.IntegrityError, match="overlap"):
+        export.import_(url(bucket), there, client=s3, add=True)
+    assert list(there.items()) == [(b"b", b"before")]
+    there.close()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_tables_that_overlap_what_is_there(
+    s3: kumo_crt.S3Client, boto: Any, bucket: str, tmp_path: Path
+) -> None:
+    """They are in no order, which is no harm."""
+    tables = _tables(tmp_path, [ENTRIES[HALF:], ENTRIES[:HALF]])
+    _commit(boto, bucket, document(_put(boto, bucket, "sst", tables)))
+    there = Rdict(str(tmp_path / "db"), databases.options())
+    there[b"a"], there[b"z"] = b"before", b"last"
+    export.import_(url(bucket), there, client=s3, add=True)
+    assert list(there.items()) == [*ENTRIES, (b"z", b"last")]
+    there.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from kumo_crt import _core
 from kumo_crt.backup._local._room import no_room
+from kumo_crt.backup._local._scratch import MAX_OPEN_FILES
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export._encoding import line_of, parse_line
 from kumo_crt.export._source import Entry
@@ -17,6 +20,8 @@ from kumo_crt.export._source import Entry
 # The newest one that every RocksDB since 6.6 reads. A table of a newer one would also keep the
 # application of a database that it is imported into from opening that again.
 _FORMAT_VERSION = 5
+# RocksDB's words where it would have to number the entries of a file.
+_NUMBER_NEEDED = "Global seqno is required"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,53 @@ def check_table(path: Path, entries: int, key: str) -> None:
         raise IntegrityError(f"{key}: is no SST file: {error}") from error
     if found.num_entries != entries:
         raise IntegrityError(f"{key}: {found.num_entries} entries, the manifest says {entries}")
+
+
+def check_apart(tables: Sequence[Path], scratch: Path, where: str) -> None:
+    """Looks whether no key is in two SST files, nor between two keys of another.
+
+    RocksDB takes files that overlap, and of two values of a key the later one. It has to number
+    them for that (`ExternalSstFileIngestionJob`), which an empty database here forbids. It gets
+    links to the files, so that no data is copied.
+
+    Raises:
+        IntegrityError: Two overlap.
+    """
+    from rocksdict import IngestExternalFileOptions, Options, Rdict
+
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_max_open_files(MAX_OPEN_FILES)
+    ingestion = IngestExternalFileOptions()
+    ingestion.set_move_files(True)
+    ingestion.set_allow_global_seqno(False)
+    links = [table.with_suffix(".link") for table in tables]
+    try:
+        for table, link in zip(tables, links, strict=True):
+            _link(table, link)
+        database = Rdict(str(scratch), options)
+        try:
+            database.ingest_external_file([str(link) for link in links], ingestion)
+        finally:
+            database.close()
+    except Exception as error:
+        if _NUMBER_NEEDED in str(error):
+            raise IntegrityError(
+                f"{where}: its SST files overlap: they must be in the order of their keys, and "
+                "each key there once"
+            ) from error
+        # Whatever else it is, the import meets it, too, and says what to do.
+    finally:
+        for link in links:
+            link.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _link(source: Path, link: Path) -> None:
+    try:
+        os.link(source, link)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, link)
 
 
 class Span(NamedTuple):

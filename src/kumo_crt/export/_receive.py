@@ -23,7 +23,7 @@ from kumo_crt.backup._store._fetch import DamagedError, fetch_task
 from kumo_crt.backup._store._store import Store
 from kumo_crt.exceptions import IntegrityError, RepositoryError
 from kumo_crt.export import _manifest
-from kumo_crt.export._files import Span, check_table, table_of_lines
+from kumo_crt.export._files import Span, check_apart, check_table, table_of_lines
 from kumo_crt.export._results import ExportedFile, ExportInfo
 
 _INFIX = ".kumo-import-"
@@ -215,15 +215,17 @@ def download_task(
         for number, file in enumerate(info.files)
     )
     found: list[tuple[Path, Span | None]] = yield Gather(tasks, concurrency)
+    tables = [table for table, _ in found]
     _check_order(store, info, [span for _, span in found])
+    if info.encoding == "sst" and len(tables) > 1:
+        where = store.url(_manifest.KEY)
+        yield Blocking(partial(check_apart, tables, scratch / "apart", where))
     meter.flush()
-    return [table for table, _ in found]
+    return tables
 
 
 def _check_order(store: Store, info: ExportInfo, spans: Sequence[Span | None]) -> None:
-    """Looks whether keys ascend from file to file, where they are known.
-
-    RocksDB takes files that overlap, and of two values of a key the later one.
+    """Looks whether keys ascend from file to file, where they are known: see `check_apart`.
 
     Raises:
         IntegrityError: They do not.
