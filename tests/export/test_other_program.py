@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rocksdict import Options, Rdict, SstFileWriter
 
 import kumo_crt
 from kumo_crt import export
+from kumo_crt.export import _files
 from tests.backup.other_program import crc32c, document, without_crc32c
 from tests.export.helpers import PLACE, keys, url
 from tests.support import databases
@@ -191,3 +194,23 @@ def test_tables_that_overlap_what_is_there(
     export.import_(url(bucket), there, client=s3, add=True)
     assert list(there.items()) == [*ENTRIES, (b"z", b"last")]
     there.close()
+
+
+def test_tables_that_cannot_be_compared(
+    s3: kumo_crt.S3Client,
+    boto: Any,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are not taken in unseen."""
+    _commit(boto, bucket, document(_put(boto, bucket, "sst", _tables(tmp_path))))
+
+    def refuse(source: Path, link: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(link))
+
+    monkeypatch.setattr(_files, "_link", refuse)
+    (tmp_path / "of").mkdir()
+    with pytest.raises(kumo_crt.RepositoryError, match=r"whether its SST files overlap cannot be"):
+        export.import_(url(bucket), tmp_path / "of" / "db", client=s3)
+    assert list((tmp_path / "of").iterdir()) == []

@@ -124,6 +124,8 @@ def check_apart(tables: Sequence[Path], scratch: Path, where: str) -> None:
 
     Raises:
         IntegrityError: Two overlap.
+        OSError: There is no room to find out.
+        RepositoryError: RocksDB cannot open them.
     """
     from rocksdict import IngestExternalFileOptions, Options, Rdict
 
@@ -148,7 +150,9 @@ def check_apart(tables: Sequence[Path], scratch: Path, where: str) -> None:
                 f"{where}: its SST files overlap: they must be in the order of their keys, and "
                 "each key there once"
             ) from error
-        # Whatever else it is, the import meets it, too, and says what to do.
+        raise no_room(error, scratch) or RepositoryError(
+            f"{where}: whether its SST files overlap cannot be found out: {error}"
+        ) from error
     finally:
         for link in links:
             link.unlink(missing_ok=True)
